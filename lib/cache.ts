@@ -37,7 +37,11 @@ export interface CacheStep {
   readonly query: number;
   readonly keys: tf.Tensor4D[];
   readonly values: tf.Tensor4D[];
+  /** Growing only: as in KVCache, with this call's tokens joined. */
   readonly positions: tf.Tensor2D | null;
+  /** [batch, query] int32: the position of each token of this call. */
+  readonly asked: tf.Tensor2D;
+  /** Made when the first layer needs it; null: every slot is seen. */
   mask: tf.Tensor | null | undefined;
 }
 
@@ -82,8 +86,10 @@ export function openStep(cache: KVCache, start: tf.Tensor1D, count: tf.Tensor1D,
     throw new Error('cache: it was donated to an earlier call; use the cache which that call returned');
   }
   donated.add(cache);
-  const positions = cache.positions && appendPositions(cache.positions, start, count, query);
-  return { cache, start, count, query, keys: [], values: [], positions, mask: undefined };
+  const column = tf.reshape(start, [start.shape[0], 1]);
+  const asked = tf.add(column, tf.range(0, query, 1, 'int32')) as tf.Tensor2D;
+  const positions = cache.positions && appendPositions(cache.positions, asked, count);
+  return { cache, start, count, query, keys: [], values: [], positions, asked, mask: undefined };
 }
 
 /**
@@ -196,31 +202,22 @@ function append(held: tf.Tensor4D, update: tf.Tensor4D, step: CacheStep): tf.Ten
 }
 
 /** [batch, slots + query] int32: the positions held, with this call's joined, padding as -1. */
-function appendPositions(
-  held: tf.Tensor2D,
-  start: tf.Tensor1D,
-  count: tf.Tensor1D,
-  query: number,
-): tf.Tensor2D {
-  const [batch] = held.shape;
-  const offsets = tf.range(0, query, 1, 'int32');
-  const positions = tf.add(tf.reshape(start, [batch, 1]), offsets);
-  const real = tf.less(offsets, tf.reshape(count, [batch, 1])); // [batch, query]
-  const padded = tf.where(real, positions, tf.fill([batch, query], -1, 'int32'));
+function appendPositions(held: tf.Tensor2D, asked: tf.Tensor2D, count: tf.Tensor1D): tf.Tensor2D {
+  const [batch, query] = asked.shape;
+  const real = tf.less(tf.range(0, query, 1, 'int32'), tf.reshape(count, [batch, 1])); // [batch, query]
+  const padded = tf.where(real, asked, tf.fill([batch, query], -1, 'int32'));
   return tf.concat([held, tf.cast(padded, 'int32') as tf.Tensor2D], 1);
 }
 
 /** [batch, 1, query, slots]: 0 where a query may see a slot, -1e9 where not; null where all is seen. */
 function attentionMask(step: CacheStep, slots: number): tf.Tensor | null {
-  const { start, query, cache } = step;
-  const [batch] = start.shape;
+  const { asked, query, cache } = step;
+  const [batch] = asked.shape;
   const { window } = cache.spec;
   if (cache.layout === 'growing' && batch === 1 && query === 1 && window === null) return null;
   const held = step.positions ?? fixedPositions(step, slots);
   const slotPosition = tf.reshape(held, [batch, 1, 1, slots]);
-  const offsets = tf.range(0, query, 1, 'int32');
-  const asked = tf.reshape(tf.add(tf.reshape(start, [batch, 1]), offsets), [batch, 1, query, 1]);
-  const distance = tf.sub(asked, slotPosition); // [batch, 1, query, slots]
+  const distance = tf.sub(tf.reshape(asked, [batch, 1, query, 1]), slotPosition); // [batch, 1, query, slots]
   let seen = tf.logicalAnd(tf.greaterEqual(distance, 0), tf.greaterEqual(slotPosition, 0));
   if (window !== null) seen = tf.logicalAnd(seen, tf.less(distance, window));
   return tf.mul(tf.sub(1, tf.cast(seen, 'float32')), MASKED);
