@@ -257,6 +257,13 @@ export function isScalarNode(node: Node): node is ScalarNode {
   return isUnary(node.op as Op) || isBinary(node.op as Op) || node.op === 'Select';
 }
 
+const tracedOnly: ReadonlySet<Op> = new Set<Op>(['Broadcast', 'Transpose', 'Slice', 'Reshape', 'Constant']);
+
+/** True for a Node that a target has code for. */
+export function isKernelNode(node: Node): node is KernelNode {
+  return !isScalarNode(node) && !tracedOnly.has(node.op);
+}
+
 /** Row-major strides in elements, such as [12, 4, 1] for [2, 3, 4]. */
 export function stridesOf(shape: Shape): number[] {
   const strides = new Array<number>(shape.length);

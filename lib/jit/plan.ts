@@ -1,0 +1,394 @@
+// lib/jit/plan.ts: graph (kernel level) -> plan: a list of steps whose every operand has its place in memory, decided
+// once, so that a target emits code with fixed addresses. Source: linear order with liveness, best-fit reuse.
+//
+// Four spaces: the caller's buffers (input, output: their addresses change from call to call), the arena (one block,
+// reused between values that are not alive together), constants, and Weights read whole as f32. Reshapes share memory.
+// Only three operations run in place, always: CacheAppend, ScatterNd (output = first input) and Scan (last carry =
+// first carry). Where the old value is still needed, or is an argument that was not donated, the plan copies it first.
+
+import { sizeOf } from '../tensor.js';
+import type { ElementType, ElementValues, Graph, Node, StructuredNode, Value, WeightSlot } from './graph.js';
+import { isKernelNode, type KernelNode } from './graph.js';
+
+/** Where a value lies. Arena offsets are bytes, multiples of 64. `weight` is that WeightSlot decoded to f32. */
+export type Place =
+  | { readonly space: 'input' | 'output' | 'constant' | 'weight'; readonly index: number }
+  | { readonly space: 'arena'; readonly offset: number };
+
+/** One kernel: read `inputs`, write `outputs`, in the order of the Node's. */
+export interface KernelStep {
+  readonly kind: 'kernel';
+  readonly node: Exclude<KernelNode, StructuredNode<'Scan' | 'WeightTensor'>>;
+  readonly inputs: readonly Place[];
+  readonly outputs: readonly Place[];
+}
+
+/** Moves bytes; the two never overlap. */
+export interface CopyStep {
+  readonly kind: 'copy';
+  readonly from: Place;
+  readonly to: Place;
+  readonly bytes: number;
+}
+
+/**
+ * A loop. Each of at most `node.attrs.length` rounds: run `steps`; copy each of `outputs` to
+ * `to` + round * bytes; read `until` (a bool scalar); run `carries` in order; end if `until` was 1. Afterwards write the
+ * number of rounds to `taken` (i32) and zero what the stacked outputs have left. First carries are in place when it
+ * starts: copies before it saw to that.
+ */
+export interface ScanStep {
+  readonly kind: 'scan';
+  readonly node: StructuredNode<'Scan'>;
+  readonly steps: readonly Step[];
+  readonly outputs: readonly { readonly from: Place; readonly to: Place; readonly bytes: number }[];
+  readonly carries: readonly CopyStep[];
+  readonly until: Place | null;
+  readonly taken: Place;
+}
+
+export type Step = KernelStep | CopyStep | ScanStep;
+
+/** A result of the program. `alias`: it took over the memory of that donated input, so no buffer is needed for it. */
+export interface PlannedOutput {
+  readonly dtype: ElementType;
+  readonly shape: readonly number[];
+  readonly bytes: number;
+  readonly alias: number | null;
+}
+
+export interface Plan {
+  readonly graph: Graph;
+  readonly steps: readonly Step[];
+  readonly constants: readonly ElementValues[];
+  readonly weights: readonly WeightSlot[];
+  readonly inputBytes: readonly number[];
+  readonly outputs: readonly PlannedOutput[];
+  readonly arenaBytes: number;
+}
+
+/** Bytes of one element, whatever its type. */
+export const elementBytes = 4;
+const alignmentBytes = 64; // a cache line, so that two threads never write to the same one
+
+/** Bytes that a value takes. */
+export function valueBytes(value: { readonly shape: readonly number[] }): number {
+  return sizeOf(value.shape) * elementBytes;
+}
+
+/**
+ * Places every value of a graph.
+ * @param graph at the kernel level (see graph.ts)
+ * @param donated one flag an input: its memory may be overwritten and handed on as an output
+ * @throws Error if a Node of the traced level is left (names it)
+ */
+export function planMemory(graph: Graph, donated: readonly boolean[] = []): Plan {
+  const planner = new Planner(donated);
+  return planner.plan(graph);
+}
+
+/** Free blocks of the arena, sorted by offset; neighbours are merged. */
+class Arena {
+  #free: { offset: number; bytes: number }[] = [];
+  bytes = 0;
+
+  allocate(bytes: number): number {
+    const needed = Math.max(1, Math.ceil(bytes / alignmentBytes)) * alignmentBytes;
+    let best: { offset: number; bytes: number } | undefined;
+    for (const block of this.#free) {
+      if (block.bytes >= needed && (!best || block.bytes < best.bytes)) best = block;
+    }
+    if (!best) return this.#grow(needed);
+    const offset = best.offset;
+    best.offset += needed;
+    best.bytes -= needed;
+    if (best.bytes === 0) this.#free.splice(this.#free.indexOf(best), 1);
+    return offset;
+  }
+
+  /** Extends the arena; a free block at its end becomes part of the new one. */
+  #grow(needed: number): number {
+    const last = this.#free.at(-1);
+    const touches = last !== undefined && last.offset + last.bytes === this.bytes;
+    const offset = touches ? last.offset : this.bytes;
+    if (touches) this.#free.pop();
+    this.bytes = offset + needed;
+    return offset;
+  }
+
+  release(offset: number, bytes: number): void {
+    const size = Math.max(1, Math.ceil(bytes / alignmentBytes)) * alignmentBytes;
+    const at = this.#free.findIndex((block) => block.offset > offset);
+    this.#free.splice(at < 0 ? this.#free.length : at, 0, { offset, bytes: size });
+    this.#free = this.#free.reduce<{ offset: number; bytes: number }[]>((merged, block) => {
+      const last = merged.at(-1);
+      if (last && last.offset + last.bytes === block.offset) last.bytes += block.bytes;
+      else merged.push(block);
+      return merged;
+    }, []);
+  }
+}
+
+/** What is known of one graph while its nodes are placed: the root or a Scan's body. */
+interface Level {
+  /** Index of the last node that reads the memory; Infinity for the graph's outputs and for what belongs outside. */
+  readonly lastUse: Map<Value, number>;
+  /** Values whose memory may be overwritten after their last use. */
+  readonly overwritable: Set<Value>;
+  /** Values in the arena whose memory this level gives back after their last use. */
+  readonly releasable: Set<Value>;
+  /** Where an output should be written, if it is free to choose. */
+  readonly wanted: Map<Value, Place>;
+  readonly steps: Step[];
+}
+
+class Planner {
+  readonly #arena = new Arena();
+  readonly #places = new Map<Value, Place>(); // by storage
+  readonly #storage = new Map<Value, Value>(); // Reshape's output -> the value whose memory it names
+  readonly #constants: ElementValues[] = [];
+  readonly #donated: readonly boolean[];
+
+  constructor(donated: readonly boolean[]) {
+    this.#donated = donated;
+  }
+
+  plan(graph: Graph): Plan {
+    graph.inputs.forEach((input, index) => this.#places.set(input, { space: 'input', index }));
+    this.#findStorage(graph);
+    const level = this.#level(graph);
+    graph.inputs.forEach((input, index) => this.#donated[index] && level.overwritable.add(input));
+    const outputs = graph.outputs.map((output) => this.#storageOf(output));
+    outputs.forEach((storage, index) => {
+      if (!level.wanted.has(storage) && !this.#places.has(storage))
+        level.wanted.set(storage, { space: 'output', index });
+    });
+    this.#placeNodes(graph, level);
+    const aliases = this.#deliver(graph, level);
+    return {
+      graph,
+      steps: level.steps,
+      constants: this.#constants,
+      weights: graph.weights,
+      inputBytes: graph.inputs.map(valueBytes),
+      outputs: graph.outputs.map((value, index) => ({
+        dtype: value.dtype,
+        shape: value.shape,
+        bytes: valueBytes(value),
+        alias: aliases[index]!,
+      })),
+      arenaBytes: this.#arena.bytes,
+    };
+  }
+
+  /** Copies outputs that could not be written where they belong; says which ones lie in a donated input. */
+  #deliver(graph: Graph, level: Level): (number | null)[] {
+    const taken = new Set<number>();
+    return graph.outputs.map((output, index) => {
+      const place = this.#placeOf(output);
+      if (place.space === 'output' && place.index === index) return null;
+      const isOwn = place.space === 'input' && this.#donated[place.index] && !taken.has(place.index);
+      if (isOwn) {
+        taken.add(place.index);
+        return place.index;
+      }
+      level.steps.push({
+        kind: 'copy',
+        from: place,
+        to: { space: 'output', index },
+        bytes: valueBytes(output),
+      });
+      return null;
+    });
+  }
+
+  #findStorage(graph: Graph): void {
+    for (const node of graph.nodes) {
+      if (node.op === 'Reshape') this.#storage.set(node.outputs[0]!, this.#storageOf(node.inputs[0]!));
+      if (node.op === 'Scan') this.#findStorage(node.attrs.body);
+    }
+  }
+
+  #storageOf(value: Value): Value {
+    return this.#storage.get(value) ?? value;
+  }
+
+  #placeOf(value: Value): Place {
+    const place = this.#places.get(this.#storageOf(value));
+    if (!place) throw new Error(`plan: %${value.id} is read before it is written`);
+    return place;
+  }
+
+  #level(graph: Graph): Level {
+    const lastUse = new Map<Value, number>();
+    graph.nodes.forEach((node, index) => {
+      for (const input of node.inputs) lastUse.set(this.#storageOf(input), index);
+    });
+    for (const output of graph.outputs) lastUse.set(this.#storageOf(output), Number.POSITIVE_INFINITY);
+    return { lastUse, overwritable: new Set(), releasable: new Set(), wanted: new Map(), steps: [] };
+  }
+
+  #placeNodes(graph: Graph, level: Level): void {
+    graph.nodes.forEach((node, index) => {
+      this.#placeNode(node, index, level);
+      for (const value of new Set([...node.inputs, ...node.outputs].map((each) => this.#storageOf(each)))) {
+        if ((level.lastUse.get(value) ?? -1) <= index) this.#free(value, level);
+      }
+    });
+  }
+
+  #free(value: Value, level: Level): void {
+    const place = this.#places.get(value);
+    if (place?.space !== 'arena' || !level.releasable.delete(value)) return;
+    this.#arena.release(place.offset, valueBytes(value));
+  }
+
+  #placeNode(node: Node, index: number, level: Level): void {
+    switch (node.op) {
+      case 'Reshape':
+        return;
+      case 'Constant':
+        this.#places.set(node.outputs[0]!, {
+          space: 'constant',
+          index: this.#constantIndex(node.attrs.values),
+        });
+        return;
+      case 'WeightTensor':
+        this.#places.set(node.outputs[0]!, { space: 'weight', index: node.attrs.weight });
+        return;
+      case 'Scan':
+        this.#placeScan(node, index, level);
+        return;
+      default:
+        this.#placeKernel(node, index, level);
+    }
+  }
+
+  #placeKernel(node: Node, index: number, level: Level): void {
+    const kernel = requireKernel(node);
+    const inPlace = kernel.op === 'CacheAppend' || kernel.op === 'ScatterNd';
+    if (inPlace) this.#placeOver(kernel.outputs[0]!, kernel.inputs[0]!, kernel, index, level);
+    else for (const output of kernel.outputs) this.#placeNew(output, level);
+    const outputs = kernel.outputs.map((output) => this.#placeOf(output));
+    const inputs = kernel.inputs.map((input, at) =>
+      inPlace && at === 0 ? outputs[0]! : this.#placeOf(input),
+    );
+    level.steps.push({ kind: 'kernel', node: kernel, inputs, outputs });
+  }
+
+  #placeNew(value: Value, level: Level): Place {
+    const place = level.wanted.get(value) ?? this.#allocate(value, level);
+    this.#places.set(value, place);
+    return place;
+  }
+
+  #allocate(value: Value, level: Level): Place {
+    level.overwritable.add(value);
+    level.releasable.add(value);
+    return { space: 'arena', offset: this.#arena.allocate(valueBytes(value)) };
+  }
+
+  /** Gives `output` the memory of `input`, or a copy of it where the input's memory may not be overwritten. */
+  #placeOver(output: Value, input: Value, node: Node, index: number, level: Level): void {
+    const storage = this.#storageOf(input);
+    const place = this.#placeOf(input);
+    const readers = node.inputs.filter((each) => this.#storageOf(each) === storage).length;
+    const isLast = level.lastUse.get(storage) === index && readers === 1;
+    if (isLast && level.overwritable.has(storage)) {
+      level.overwritable.add(output);
+      if (level.releasable.delete(storage)) level.releasable.add(output);
+      this.#places.set(output, place);
+      return;
+    }
+    const to = this.#placeNew(output, level);
+    level.steps.push({ kind: 'copy', from: place, to, bytes: valueBytes(output) });
+  }
+
+  #placeScan(node: StructuredNode<'Scan'>, index: number, level: Level): void {
+    const { body, carry, until } = node.attrs;
+    const carries = node.outputs.slice(0, carry);
+    const stacked = node.outputs.slice(carry, -1);
+    carries.forEach((value, at) => {
+      this.#placeOver(value, node.inputs[at]!, node, index, level);
+    });
+    for (const value of stacked) this.#placeNew(value, level);
+    const taken = this.#placeNew(node.outputs.at(-1)!, level);
+
+    body.inputs.forEach((input, at) => {
+      this.#places.set(input, this.#placeOf(at < carry ? carries[at]! : node.inputs[at]!));
+    });
+    const inner = this.#level(body);
+    for (const input of body.inputs.slice(0, carry)) inner.overwritable.add(input);
+    this.#placeNodes(body, inner);
+
+    const copies = stacked.map((value, at) => {
+      const from = body.outputs[carry + at]!;
+      return { from: this.#placeOf(from), to: this.#placeOf(value), bytes: valueBytes(from) };
+    });
+    const moves = this.#parallelMoves(body.outputs.slice(0, carry), carries, inner);
+    level.steps.push({
+      kind: 'scan',
+      node,
+      steps: inner.steps,
+      outputs: copies,
+      carries: moves,
+      until: until ? this.#placeOf(body.outputs.at(-1)!) : null,
+      taken,
+    });
+    for (const value of [...inner.releasable]) this.#free(value, inner);
+  }
+
+  /** Orders the copies from next carries to carries so that none overwrites what another has still to read. */
+  #parallelMoves(from: readonly Value[], to: readonly Value[], level: Level): CopyStep[] {
+    let pending = from.map((value, at): CopyStep => {
+      return {
+        kind: 'copy',
+        from: this.#placeOf(value),
+        to: this.#placeOf(to[at]!),
+        bytes: valueBytes(value),
+      };
+    });
+    pending = pending.filter((move) => !samePlace(move.from, move.to));
+    const ordered: CopyStep[] = [];
+    while (pending.length > 0) {
+      const free = pending.find((move) =>
+        pending.every((other) => other === move || !samePlace(other.from, move.to)),
+      );
+      if (free) {
+        ordered.push(free);
+        pending = pending.filter((move) => move !== free);
+        continue;
+      }
+      // A cycle, such as a swap: one value steps aside, and its readers follow it.
+      const blocked = pending[0]!;
+      const aside: Place = { space: 'arena', offset: this.#arena.allocate(blocked.bytes) };
+      level.releasable.add(this.#placeholder(aside, blocked.bytes));
+      ordered.push({ kind: 'copy', from: blocked.from, to: aside, bytes: blocked.bytes });
+      pending = pending.map((move) => (samePlace(move.from, blocked.from) ? { ...move, from: aside } : move));
+    }
+    return ordered;
+  }
+
+  #placeholder(place: Place, bytes: number): Value {
+    const value: Value = { id: -1, dtype: 'i32', shape: [bytes / elementBytes] };
+    this.#places.set(value, place);
+    return value;
+  }
+
+  #constantIndex(values: ElementValues): number {
+    const found = this.#constants.indexOf(values);
+    return found >= 0 ? found : this.#constants.push(values) - 1;
+  }
+}
+
+function samePlace(a: Place, b: Place): boolean {
+  if (a.space === 'arena' || b.space === 'arena')
+    return a.space === 'arena' && b.space === 'arena' && a.offset === b.offset;
+  return a.space === b.space && a.index === b.index;
+}
+
+function requireKernel(node: Node): KernelStep['node'] {
+  if (!isKernelNode(node) || node.op === 'Scan' || node.op === 'WeightTensor')
+    throw new Error(`plan: ${node.op} is not a kernel; run the pass fuseElementwise on the graph first`);
+  return node;
+}

@@ -1,0 +1,84 @@
+// lib/jit/target.ts: what jit.ts asks of a target: memory, Weights, and compiled plans. Implemented by
+// targets/reference/run.ts and targets/wasm/run.ts; jit.ts calls nothing else of them.
+
+import type { Weight } from '../tensor.js';
+import type { ElementType, ElementValues } from './graph.js';
+import type { Plan } from './plan.js';
+
+/** Memory of one tensor in the target. The target knows more of it than its size. */
+export interface TargetBuffer {
+  readonly bytes: number;
+}
+
+/** A Weight in the target's own layout. */
+export interface BoundWeight {
+  readonly bytes: number;
+}
+
+/** How a Weight will be read, as far as the caller knows: the axis of its output features (1 for a kernel [in, out]). */
+export interface WeightUse {
+  readonly path: string;
+  readonly outputAxis: 0 | 1;
+}
+
+export interface RunOptions {
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * Called after each round of the program's Scan (the outermost, first one) with the values of its stacked outputs in
+   * that round, while the loop goes on. Rounds arrive in order; several may arrive together.
+   */
+  readonly onRound?: ((round: number, outputs: readonly ElementValues[]) => void) | undefined;
+  /** Measures each step: RunReport.stepMs. */
+  readonly profile?: boolean | undefined;
+}
+
+export interface RunReport {
+  readonly runMs: number;
+  /** Times that the program called back into JavaScript. */
+  readonly hostCalls: number;
+  readonly threads: number;
+  /** Milliseconds by step of the plan, a Scan's own steps after it (depth first), summed over rounds; with `profile`. */
+  readonly stepMs?: Float64Array;
+}
+
+export interface Executable {
+  /** Bytes of generated code, 0 where none is. */
+  readonly codeBytes: number;
+  /**
+   * Runs the program.
+   * @param inputs one buffer a graph input
+   * @param weights one a WeightSlot
+   * @param outputs one buffer an output; for an output with an alias, the input's buffer
+   * @throws Error when aborted (the signal's reason) or when the program traps
+   */
+  run(
+    inputs: readonly TargetBuffer[],
+    weights: readonly BoundWeight[],
+    outputs: readonly TargetBuffer[],
+    options?: RunOptions,
+  ): Promise<RunReport>;
+  /** Generated code as text, for RT_DEBUG=4 and file snapshots. */
+  listing(): string;
+  dispose(): void;
+}
+
+export interface Target {
+  readonly name: string;
+  /**
+   * Generates code for a plan.
+   * @throws RangeError if arena and constants do not fit into the target's memory (says how much would)
+   */
+  compile(plan: Plan): Promise<Executable>;
+  /** @throws RangeError if it does not fit (gives bytes, limit, and what would fit instead) */
+  bind(weight: Weight, use: WeightUse): BoundWeight;
+  unbind(weight: BoundWeight): void;
+  allocate(bytes: number): TargetBuffer;
+  release(buffer: TargetBuffer): void;
+  write(buffer: TargetBuffer, values: ElementValues): void;
+  /** A copy of the buffer's values; i32 and bool as Int32Array. Not while a program writes to it. */
+  read(buffer: TargetBuffer, dtype: ElementType): ElementValues;
+  /** Bytes now held: weights, buffers, and arenas apart. */
+  memory(): { readonly weightBytes: number; readonly bufferBytes: number; readonly arenaBytes: number };
+  /** Ends workers and frees memory; the target can be used again and starts anew. */
+  dispose(): Promise<void>;
+}
