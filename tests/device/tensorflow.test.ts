@@ -1,0 +1,16 @@
+import { describe, expect, test } from 'vitest';
+import { findNativePackage } from '../../lib/backend.js';
+import { EXPECTED_PRODUCT, runBackend } from '../backendProcess.js';
+
+const native = findNativePackage();
+const reason = native ? native.name : 'skipped: TensorFlow is not installed, run: npm run native';
+
+describe.skipIf(!native)(`TensorFlow's native backend (${reason})`, () => {
+  test('auto takes it first, it computes, and stderr stays empty', () => {
+    const run = runBackend('auto');
+    expect(run.stderr).toBe('');
+    expect(run).toMatchObject({ status: 0, current: 'tensorflow', product: EXPECTED_PRODUCT });
+    expect(run.backend).toMatchObject({ name: 'tensorflow', reason: 'the best of the four', refused: [] });
+    expect(run.backend?.device).toMatch(/^TensorFlow \d+\.\d+\.\d+, (CPU|CUDA GPU)/);
+  });
+});
