@@ -4,6 +4,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { CacheSpec, CacheStep, KVCache } from '../cache.js';
 import { closeStep, openStep } from '../cache.js';
+import type { ForwardFunction, ForwardInput } from '../forward.js';
 import { vector } from '../ops.js';
 import type { ParamTree, Weight } from '../tensor.js';
 
@@ -21,25 +22,6 @@ export interface ModelConfig {
   readonly window: number | null;
   readonly tiedHead: boolean;
 }
-
-/** One call: `tokens` [batch, query] int32, of which row b's first count[b] are real and follow start[b] earlier ones. */
-export interface ForwardInput {
-  readonly tokens: tf.Tensor2D;
-  readonly start: tf.Tensor1D;
-  readonly count: tf.Tensor1D;
-}
-
-/** logits [batch, vocab] of each row's last real token, and the cache with the call's tokens in it. */
-export interface ForwardOutput {
-  readonly logits: tf.Tensor2D;
-  readonly cache: KVCache;
-}
-
-export type ForwardFunction<Params extends ParamTree = ParamTree> = (
-  params: Params,
-  input: ForwardInput,
-  cache: KVCache,
-) => ForwardOutput;
 
 /** Told each hidden state [batch, query, dim]: 'hidden.0' after the embedding, 'hidden.i' after block i, 'final_norm'. */
 export type Observer = (name: string, hidden: tf.Tensor3D) => void;
