@@ -91,10 +91,15 @@ export interface WeightSlot {
   readonly weight?: Weight;
 }
 
-/** A product x * weight in a Linear. `transposed`: the Weight is [out, in], as a tied embedding, else [in, out]. */
+/**
+ * A product x * weight in a Linear. `transposed`: the Weight is [out, in], as a tied embedding, else [in, out].
+ * `columns`: only these output features, multiples of 16, so that Q, K and V of one kernel [dim, 3 dim] go to three
+ * outputs; null: all.
+ */
 export interface LinearProduct {
   readonly weight: number; // index into the root graph's `weights`
   readonly transposed: boolean;
+  readonly columns: { readonly begin: number; readonly end: number } | null;
 }
 
 /**

@@ -154,10 +154,11 @@ class Planner {
   }
 
   plan(graph: Graph): Plan {
-    graph.inputs.forEach((input, index) => this.#places.set(input, { space: 'input', index }));
-    this.#findStorage(graph);
     const level = this.#level(graph);
-    graph.inputs.forEach((input, index) => this.#donated[index] && level.overwritable.add(input));
+    for (const [index, input] of graph.inputs.entries()) {
+      this.#places.set(input, { space: 'input', index });
+      if (this.#donated[index]) level.overwritable.add(input);
+    }
     const outputs = graph.outputs.map((output) => this.#storageOf(output));
     outputs.forEach((storage, index) => {
       if (!level.wanted.has(storage) && !this.#places.has(storage))
@@ -202,13 +203,6 @@ class Planner {
     });
   }
 
-  #findStorage(graph: Graph): void {
-    for (const node of graph.nodes) {
-      if (node.op === 'Reshape') this.#storage.set(node.outputs[0]!, this.#storageOf(node.inputs[0]!));
-      if (node.op === 'Scan') this.#findStorage(node.attrs.body);
-    }
-  }
-
   #storageOf(value: Value): Value {
     return this.#storage.get(value) ?? value;
   }
@@ -220,6 +214,9 @@ class Planner {
   }
 
   #level(graph: Graph): Level {
+    for (const node of graph.nodes) {
+      if (node.op === 'Reshape') this.#storage.set(node.outputs[0]!, this.#storageOf(node.inputs[0]!));
+    }
     const lastUse = new Map<Value, number>();
     graph.nodes.forEach((node, index) => {
       for (const input of node.inputs) lastUse.set(this.#storageOf(input), index);
