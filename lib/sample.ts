@@ -63,7 +63,7 @@ function keepTopK(scores: tf.Tensor2D, k: number): tf.Tensor2D {
 /** The best tokens stay until their probabilities sum to p; the one that reaches p stays too. */
 function keepTopP(scores: tf.Tensor2D, p: number): tf.Tensor2D {
   const sorted = tf.topk(scores, scores.shape[1]).values; // [batch, vocab], best first
-  const before = tf.cumsum(tf.softmax(sorted), -1, true); // probability of all better tokens
+  const before = tf.cumsum(tf.softmax(sorted), 1, true); // probability of all better tokens
   const stays = tf.less(before, p);
   return keepFrom(scores, tf.min(tf.where(stays, sorted, tf.fill(sorted.shape, RULED_OUT_ABOVE)), -1, true));
 }

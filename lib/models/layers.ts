@@ -80,7 +80,7 @@ export function cacheSpecOf(config: ModelConfig, capacity: number): CacheSpec {
 function lastToken(hidden: tf.Tensor3D, count: tf.Tensor1D): tf.Tensor2D {
   const [batch, query, dim] = hidden.shape;
   if (query === 1) return tf.reshape(hidden, [batch, dim]);
-  const last = tf.reshape(tf.sub(count, 1), [batch, 1]);
+  const last = tf.reshape(tf.sub(count, tf.scalar(1, 'int32')), [batch, 1]);
   return tf.reshape(tf.gather(hidden, last, 1, 1), [batch, dim]);
 }
 
