@@ -15,6 +15,8 @@ export interface ConfigReader {
   choice<Name extends string>(field: string, names: readonly Name[], fallback?: Name): Name;
   /** The raw value, undefined where absent or null. */
   raw(field: string): unknown;
+  /** True if the field is there, be it null. */
+  has(field: string): boolean;
   /** Refuses an option that would change the result and is not implemented, unless it has a harmless value. */
   refuse(field: string, harmless: readonly unknown[], why: string): void;
   fail(field: string, expected: string): never;
@@ -46,6 +48,7 @@ export function configReader(json: unknown, file: string): ConfigReader {
   return {
     file,
     raw,
+    has: (field) => Object.hasOwn(json, field),
     fail,
     size: (field, fallback) => read(field, fallback, 'a positive integer', isSize),
     positive: (field, fallback) =>
