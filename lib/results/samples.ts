@@ -1,0 +1,152 @@
+// lib/results/samples.ts: measured samples on disk as soon as they are there, so that a killed run goes on.
+// configuration + sample -> one JSON line, appended once. Source: https://jsonlines.org
+// A line counts when its newline is there: what a kill left of the last one is cut off before the next is written.
+
+import { type FileHandle, mkdir, open, readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { writeError } from './files.js';
+import { type Check, InvalidValue, object, oneOf, text } from './validate.js';
+
+const KIND = 'samples';
+const VERSION = 1;
+
+interface Header {
+  readonly kind: typeof KIND;
+  readonly schemaVersion: typeof VERSION;
+  readonly plan: string;
+}
+interface Line {
+  readonly configuration: string;
+  readonly sample: string;
+  readonly value: unknown;
+}
+
+const checkHeader = object<Header>({ kind: oneOf(KIND), schemaVersion: oneOf(VERSION), plan: text });
+const anything: Check<unknown> = (value, path) => {
+  if (value === undefined) throw new InvalidValue(path, 'a value', value);
+  return value;
+};
+const checkLine = object<Line>({ configuration: text, sample: text, value: anything });
+
+/** An append-only file of samples. One process at a time. Close it when done. */
+export class SampleStore<Value> {
+  private readonly values = new Map<string, Map<string, Value>>();
+  private pending: Promise<unknown> = Promise.resolve();
+
+  private constructor(
+    readonly file: string,
+    private readonly handle: FileHandle,
+    private length: number,
+    /** Bytes of a torn last line that were dropped on opening. */
+    readonly droppedBytes: number,
+  ) {}
+
+  /**
+   * Opens a store, or makes it; samples of an earlier, even killed, run are there again.
+   * @param plan what makes samples interchangeable (model, data, tokens): a file of another plan is refused
+   * @param check validates each stored value; by default any JSON value is taken
+   * @throws Error naming the file, and the line that does not fit, what was expected and found, and what to do
+   */
+  static async open<Value>(
+    file: string,
+    plan: string,
+    check: Check<Value> = anything as Check<Value>,
+  ): Promise<SampleStore<Value>> {
+    const content = await readFile(file).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return Buffer.alloc(0);
+      throw new Error(`${file}: could not read the samples (${error.message})`);
+    });
+    const whole = content.lastIndexOf(0x0a) + 1; // bytes up to and with the last newline
+    const lines = content.subarray(0, whole).toString('utf8').split('\n').slice(0, -1);
+    const values = lines.map((line, i) => parseLine(file, line, i, plan, check));
+    try {
+      await mkdir(dirname(file), { recursive: true });
+      const handle = await open(file, 'a');
+      if (whole < content.length) await handle.truncate(whole);
+      const store = new SampleStore<Value>(file, handle, whole, content.length - whole);
+      for (const line of values) if (line) store.remember(line.configuration, line.sample, line.value);
+      if (lines.length === 0)
+        await store.write({ kind: KIND, schemaVersion: VERSION, plan } satisfies Header);
+      return store;
+    } catch (error) {
+      throw (error as Error).message.startsWith(file) ? error : writeError(file, error);
+    }
+  }
+
+  has(configuration: string, sample: string): boolean {
+    return this.values.get(configuration)?.has(sample) ?? false;
+  }
+
+  /** Stored values of a configuration by sample, in the order measured. */
+  of(configuration: string): ReadonlyMap<string, Value> {
+    return this.values.get(configuration) ?? new Map();
+  }
+
+  /**
+   * Adds a sample; one that is there already stays as it is.
+   * @returns false if it was there
+   * @throws Error if it could not be written; the file then ends with the sample before
+   */
+  append(configuration: string, sample: string, value: Value): Promise<boolean> {
+    const task = this.pending.then(async () => {
+      if (this.has(configuration, sample)) return false;
+      await this.write(checkLine({ configuration, sample, value }, 'sample'));
+      this.remember(configuration, sample, value);
+      return true;
+    });
+    this.pending = task.catch(() => undefined); // the caller of `append` sees the error, the next append its own
+    return task;
+  }
+
+  async close(): Promise<void> {
+    await this.pending;
+    await this.handle.sync().catch(() => undefined); // what is no regular file cannot be synced
+    await this.handle.close();
+  }
+
+  private remember(configuration: string, sample: string, value: Value): void {
+    const samples = this.values.get(configuration) ?? new Map<string, Value>();
+    this.values.set(configuration, samples);
+    if (!samples.has(sample)) samples.set(sample, value);
+  }
+
+  private async write(record: object): Promise<void> {
+    const bytes = Buffer.from(`${JSON.stringify(record)}\n`);
+    try {
+      // One write call a line: appendFile goes on after a short write, so a full disk ends in its error.
+      await this.handle.appendFile(bytes);
+      this.length += bytes.length;
+    } catch (error) {
+      await this.handle.truncate(this.length).catch(() => undefined);
+      throw writeError(this.file, error);
+    }
+  }
+}
+
+function parseLine<Value>(
+  file: string,
+  line: string,
+  index: number,
+  plan: string,
+  check: Check<Value>,
+): { configuration: string; sample: string; value: Value } | undefined {
+  const place = `${file}, line ${index + 1}`;
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    throw new Error(`${place}: expected JSON, found ${line.slice(0, 40)}; move the file away to begin again`);
+  }
+  try {
+    if (index > 0) {
+      const { configuration, sample, value: stored } = checkLine(value, '');
+      return { configuration, sample, value: check(stored, 'value') };
+    }
+    const header = checkHeader(value, '');
+    if (header.plan !== plan) throw new InvalidValue('plan', plan, header.plan);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof InvalidValue)) throw error;
+    throw new Error(`${place}: ${error.message}; move the file away to begin again`);
+  }
+}
