@@ -1,0 +1,211 @@
+// lib/cli/generate.ts: `response-time generate`: a prompt -> text as it comes, or one JSON object.
+
+import { type Command, Option } from 'commander';
+import type { Generation } from '../generate.js';
+import type { Model } from '../model.js';
+import { type SchemeName, schemeNames } from '../quantize.js';
+import { type BackendChoice, backendOption, startModel } from './load.js';
+import { note, print, type Terminal } from './terminal.js';
+import { formatBytes, formatMs } from './units.js';
+import { numberWhere, tokenIds, wholeNumber } from './values.js';
+
+interface GenerateArguments {
+  readonly prompt?: string;
+  readonly promptIds?: readonly number[];
+  readonly chat?: true;
+  readonly new: number;
+  readonly weights: SchemeName;
+  readonly cache: boolean;
+  readonly target: 'eager';
+  readonly backend: BackendChoice;
+  readonly temperature: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly seed: number;
+  readonly ignoreEos?: true;
+  readonly logits?: true;
+  readonly json?: true;
+}
+
+const HELP = `
+The prompt is continued as it stands. Instruction models want it in their chat template: add --chat.
+Text is streamed to stdout; a line with the times follows on stderr.
+
+Examples
+  $ response-time generate tiny-gpt2 --prompt "Name a colour." --chat
+  $ response-time generate tiny-gpt2 --prompt-ids 5,17,3 --new 8          no tokenizer needed
+  $ response-time generate gpt2 --prompt "Once" --new 15 --no-cache       what the cache saves: compare the times
+  $ response-time generate tiny-gpt2 --prompt "A poem" --temperature 0.8 --top-p 0.9 --seed 7
+  $ response-time generate tiny-gpt2 --prompt "Hi" --weights int8 --json --logits > answer.json
+
+--json prints one object: promptIds, newIds (with the end-of-sequence id where it ended the text), text (null without
+tokenizer), logits (of the prompt's last position, with --logits, else null), firstTokenMs, msPerToken (mean of the
+tokens after the first; null if there are none), memory { weightBytes, cacheBytes, peakRssBytes }, weights, target,
+compiled (null when eager), backend, model.
+`;
+
+/** Adds the command to the program. */
+export function addGenerate(program: Command, terminal: Terminal): void {
+  program
+    .command('generate')
+    .summary('continue a prompt')
+    .description('Continues a prompt, token by token, and says how long that took.')
+    .argument('<model>', 'folder, embedded model or preset')
+    .addOption(new Option('--prompt <text>', 'text to continue').conflicts('promptIds'))
+    .addOption(new Option('--prompt-ids <ids>', 'token ids to continue, such as 1,2,3').argParser(tokenIds))
+    .addOption(new Option('--chat', "put the prompt into the model's chat template").conflicts('promptIds'))
+    .option('--new <count>', 'most tokens to generate', wholeNumber(1), 64)
+    .addOption(
+      new Option('--weights <scheme>', 'int8: a scale per output channel, int8-tensor: one per tensor')
+        .choices(schemeNames)
+        .default('stored'),
+    )
+    .option('--no-cache', 'compute the whole sequence again for every token')
+    .addOption(new Option('--target <name>', 'what runs the model').choices(['eager']).default('eager'))
+    .addOption(backendOption())
+    .option(
+      '--temperature <t>',
+      '0 takes the most likely token; above 0 draws',
+      numberWhere((t) => t >= 0 && t < 1e6, 'a number from 0'),
+      0,
+    )
+    .option('--top-k <k>', 'draw from the k most likely tokens only', wholeNumber(1))
+    .option(
+      '--top-p <p>',
+      'draw from the most likely tokens that have p of the probability',
+      numberWhere((p) => p > 0 && p <= 1, 'a number above 0, at most 1'),
+    )
+    .option('--seed <number>', 'of the draw; the same seed, the same text', wholeNumber(0, 2 ** 48 - 1), 0)
+    .option('--ignore-eos', 'go on after an end-of-sequence token')
+    .addOption(new Option('--logits', "add the logits of the prompt's last position (needs --json)"))
+    .option('--json', 'print one JSON object instead of text')
+    .addHelpText('after', HELP)
+    .action((model: string, options: GenerateArguments) => runGenerate(terminal, model, options));
+}
+
+async function runGenerate(terminal: Terminal, name: string, options: GenerateArguments): Promise<void> {
+  checkCombination(options);
+  if (options.temperature === 0 && (options.topK !== undefined || options.topP !== undefined)) {
+    note(
+      terminal,
+      'note: --top-k and --top-p change nothing at --temperature 0, which takes the most likely token',
+    );
+  }
+  const { model, backend } = await startModel(terminal, name, options);
+  try {
+    const { collect } = await import('../generate.js');
+    const promptIds = options.promptIds ?? encodePrompt(model, name, options);
+    const generation = await collect(
+      model,
+      promptIds,
+      {
+        maxNewTokens: options.new,
+        sampling: {
+          temperature: options.temperature,
+          topK: options.topK ?? null,
+          topP: options.topP ?? null,
+          seed: options.seed,
+        },
+        useCache: options.cache,
+        ignoreEos: options.ignoreEos ?? false,
+        keepLogits: options.logits ?? false,
+        signal: terminal.signal,
+      },
+      options.json ? undefined : streamTo(terminal, model),
+    );
+    if (!options.json) print(terminal, '');
+    terminal.signal.throwIfAborted();
+    const memory = memoryOf(model, generation);
+    if (options.json) print(terminal, JSON.stringify(answer(generation, memory, options, model, backend)));
+    else note(terminal, figures(generation, memory, model, backend));
+  } finally {
+    model.dispose();
+  }
+}
+
+/** What commander cannot see: options that only make sense, or only fail, together. */
+function checkCombination(options: GenerateArguments): void {
+  if (options.prompt === undefined && options.promptIds === undefined) {
+    throw new Error('generate: expected --prompt TEXT or --prompt-ids 1,2,3, received neither');
+  }
+  if (options.prompt === '') throw new RangeError('--prompt: expected a text, received an empty one');
+  if (options.logits && !options.json)
+    throw new Error('--logits: needs --json, which is where they are printed');
+}
+
+function encodePrompt(model: Model, name: string, { prompt = '', chat }: GenerateArguments): number[] {
+  const { tokenizer } = model;
+  if (!tokenizer) {
+    throw new Error(`model ${name}: --prompt needs a tokenizer.json, found none; give --prompt-ids instead`);
+  }
+  if (!chat) return tokenizer.encode(prompt);
+  const text = tokenizer.renderChat([{ role: 'user', content: prompt }]);
+  return tokenizer.encode(text, { addSpecialTokens: false });
+}
+
+/** Without a tokenizer the ids are the text. */
+function streamTo(terminal: Terminal, model: Model): (token: { id: number; text: string }) => void {
+  let separator = '';
+  return ({ id, text }) => {
+    terminal.output.write(model.tokenizer ? text : `${separator}${id}`);
+    separator = ' ';
+  };
+}
+
+interface MemoryFigures {
+  readonly weightBytes: number;
+  readonly cacheBytes: number;
+  readonly peakRssBytes: number;
+}
+
+function memoryOf(model: Model, { cacheBytes }: Generation): MemoryFigures {
+  const peakRssBytes = process.resourceUsage().maxRSS * 1024; // Node gives kilobytes on every system
+  return { weightBytes: model.weightBytes, cacheBytes, peakRssBytes };
+}
+
+/** The object of --json: its fields are promised in HELP. */
+function answer(
+  generation: Generation,
+  memory: MemoryFigures,
+  options: GenerateArguments,
+  model: Model,
+  backend: string,
+): object {
+  const { promptIds, newIds, text, logits, firstTokenMs, perTokenMs } = generation;
+  return {
+    promptIds,
+    newIds,
+    text,
+    logits: logits && Array.from(logits),
+    firstTokenMs,
+    msPerToken: mean(perTokenMs),
+    memory,
+    weights: model.weights,
+    target: options.target,
+    compiled: null,
+    backend,
+    model: model.name,
+  };
+}
+
+function figures(
+  { newIds, finish, firstTokenMs, perTokenMs, totalMs }: Generation,
+  { weightBytes, cacheBytes }: MemoryFigures,
+  { weights }: Model,
+  backend: string,
+): string {
+  const msPerToken = mean(perTokenMs);
+  return [
+    `${newIds.length} tokens in ${formatMs(totalMs)}${finish === 'eos' ? ', ended by the model' : ''}`,
+    `first ${formatMs(firstTokenMs)}`,
+    ...(msPerToken === null
+      ? []
+      : [`then ${formatMs(msPerToken)} each (${(1000 / msPerToken).toPrecision(3)} tokens/s)`]),
+    `weights ${weights} ${formatBytes(weightBytes)}, cache ${formatBytes(cacheBytes)}`,
+    backend,
+  ].join('; ');
+}
+
+function mean(values: readonly number[]): number | null {
+  return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
+}
