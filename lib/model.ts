@@ -24,6 +24,8 @@ export interface Architecture {
   readonly weightMap: WeightMap;
   /** Its parts; params must be the tree that weightMap gives. */
   readonly network: Network;
+  /** The same with some of its configuration changed, as diagnose tries it. */
+  readonly networkWith: (change?: Partial<ModelConfig>) => Network;
 }
 
 export interface Model extends GenerativeModel, Architecture {
@@ -92,14 +94,17 @@ export function architectureOf(json: unknown, file: string): Architecture {
   const type = configReader(json, file).choice('model_type', ['gpt2', 'mistral', 'llama'] as const);
   if (type === 'gpt2') {
     const config = parseGpt2Config(json, file);
-    return { family: 'gpt2', config, weightMap: gpt2WeightMap(config), network: erased(gpt2Network(config)) };
+    const networkWith = (change?: Partial<ModelConfig>) => erased(gpt2Network({ ...config, ...change }));
+    return { family: 'gpt2', config, weightMap: gpt2WeightMap(config), network: networkWith(), networkWith };
   }
   const config = parseMistralConfig(json, file);
+  const networkWith = (change?: Partial<ModelConfig>) => erased(mistralNetwork({ ...config, ...change }));
   return {
     family: 'mistral',
     config,
     weightMap: mistralWeightMap(config),
-    network: erased(mistralNetwork(config)),
+    network: networkWith(),
+    networkWith,
   };
 }
 

@@ -1,5 +1,5 @@
 // A GPT-2 of a few thousand random parameters, for tests that need a model and no meaning.
-import * as tf from '@tensorflow/tfjs-core';
+import { selectBackend } from '../lib/backend.js';
 import { eager } from '../lib/forward.js';
 import type { GenerativeModel } from '../lib/generate.js';
 import { type Gpt2Config, type Gpt2Params, gpt2Network } from '../lib/models/gpt2.js';
@@ -95,6 +95,5 @@ export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<num
 }
 
 export async function useCpu(): Promise<void> {
-  await import('@tensorflow/tfjs-backend-cpu');
-  await tf.setBackend('cpu');
+  await selectBackend('cpu');
 }
