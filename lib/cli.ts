@@ -5,6 +5,7 @@
 import { Command, CommanderError } from 'commander';
 import { addGenerate } from './cli/generate.js';
 import { addModel } from './cli/model.js';
+import { addQuantize } from './cli/quantize.js';
 import { addResults } from './cli/results.js';
 import { processTerminal, reportFailure, type Terminal } from './cli/terminal.js';
 
@@ -30,7 +31,7 @@ export function createProgram(terminal: Terminal): Command {
     .version(VERSION, '--version', 'print the version')
     .helpOption('-h, --help', 'explain a command, with examples')
     .addHelpText('after', HELP);
-  for (const addCommand of [addGenerate, addModel, addResults]) addCommand(program, terminal);
+  for (const addCommand of [addGenerate, addQuantize, addModel, addResults]) addCommand(program, terminal);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => terminal.output.write(text),
