@@ -12,5 +12,12 @@ export default defineConfig({
       { find: /^response-time\/(.*)$/, replacement: fileURLToPath(new URL('./lib/$1.ts', import.meta.url)) },
     ],
   },
-  test: { include: ['tests/**/*.test.ts'], testTimeout: 30_000, pool: 'forks', maxWorkers: 2, minWorkers: 1 },
+  test: {
+    include: ['tests/**/*.test.ts'],
+    reporters: ['default', './tests/summary.ts'],
+    testTimeout: 30_000,
+    pool: 'forks',
+    maxWorkers: 2,
+    minWorkers: 1,
+  },
 });
