@@ -86,17 +86,15 @@ function judge(value: unknown, limit: CheckLimit): { expected: string; passed: b
  * @param name what is claimed; a rerun cell replaces the record of the same name
  * @param value the measured value
  * @param limit `{ atMost }`, `{ atLeast }` (or both) or `{ equals }`
- * @returns whether it passed
  * @throws Error on FAIL (after printing and recording it) unless `soft`
  */
-export function check(name: string, value: unknown, limit: CheckLimit): boolean {
+export function check(name: string, value: unknown, limit: CheckLimit): void {
   const { expected, passed } = judge(value, limit);
   checkRecords.set(name, { name, value, expected, passed });
   const claim = `${name}: ${formatValue(value)} ${expected}`;
   console.log(passed ? `PASS ${claim}` : `FAIL ${name}: ${formatValue(value)}, expected ${expected}`);
   if (!passed && !limit.soft)
     throw new Error(`Check failed: ${name}: expected ${expected}, received ${formatValue(value)}`);
-  return passed;
 }
 
 /** All checks of this notebook so far, in order, as plain JSON for its results file. */
@@ -109,8 +107,20 @@ export class NotYet extends Error {
   override name = 'NotYet';
 }
 
-/** An exercise's outcome. */
-export type ExerciseOutcome = 'not yet' | 'passes' | 'FAIL';
+/** An exercise's outcome, plain JSON. */
+export interface ExerciseRecord {
+  readonly name: string;
+  readonly outcome: 'not yet' | 'passes' | 'FAIL';
+  /** Why it does not pass. */
+  readonly reason?: string;
+}
+
+const exerciseRecords = new Map<string, ExerciseRecord>();
+
+/** All exercises of this notebook so far, in order, as plain JSON for its results file. */
+export function exercises(): readonly ExerciseRecord[] {
+  return [...exerciseRecords.values()];
+}
 
 /** Set by the runner when it runs the solutions: then an exercise that does not pass is an error. */
 const mustBeSolved = () => process.env.RESPONSE_TIME_SOLVED === '1';
@@ -120,26 +130,25 @@ const mustBeSolved = () => process.env.RESPONSE_TIME_SOLVED === '1';
  * @param name the exercise's name
  * @param solution calls the reader's code; returns undefined or throws NotYet while it is the starter
  * @param verify true when right; false, a reason, or an error (such as one of node:assert) when wrong
- * @returns the outcome
  * @throws Error only when the runner runs the solutions and this one does not pass
  */
 export async function exercise<Answer>(
   name: string,
   solution: () => Answer | undefined | Promise<Answer | undefined>,
   verify: (answer: Answer) => boolean | string | Promise<boolean | string>,
-): Promise<ExerciseOutcome> {
+): Promise<void> {
   const [outcome, reason] = await judgeExercise(solution, verify);
+  exerciseRecords.set(name, { name, outcome, ...(reason && { reason }) });
   const line = `Exercise ${name}: ${outcome}${reason ? `: ${reason}` : ''}`;
   console.log(line);
   if (mustBeSolved() && outcome !== 'passes') throw new Error(line);
-  return outcome;
 }
 
 /** Runs the answer and its verification; any error but NotYet makes it wrong. */
 async function judgeExercise<Answer>(
   solution: () => Answer | undefined | Promise<Answer | undefined>,
   verify: (answer: Answer) => boolean | string | Promise<boolean | string>,
-): Promise<[ExerciseOutcome, string?]> {
+): Promise<[ExerciseRecord['outcome'], string?]> {
   try {
     const answer = await solution();
     if (answer === undefined) return ['not yet', 'fill in the cell above and run both again'];

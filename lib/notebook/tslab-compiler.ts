@@ -1,0 +1,82 @@
+// Mends tslab's compiler: it ignores tsconfig.json, so cells would be unchecked in the places that matter.
+// In: a require that finds tslab, before tslab is loaded. Out: the same modules with other compiler options.
+// Source: tslab 1.0.22 dist/converter.js.
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+
+type Require = ReturnType<typeof createRequire>;
+
+/** What is used of TypeScript's compiler. */
+interface Compiler {
+  createWatchCompilerHost(
+    files: unknown,
+    options: { lib: string[] },
+    system: System,
+    ...rest: unknown[]
+  ): unknown;
+}
+
+/** What is used of TypeScript's file system. */
+interface System {
+  watchDirectory(path: string, changed: unknown, recursive?: boolean, options?: unknown): unknown;
+}
+
+/** A module that a cell imports by a relative path, compiled. */
+interface SideOutput {
+  readonly path: string;
+}
+
+interface Converter {
+  convert(...source: unknown[]): { sideOutputs?: SideOutput[] };
+}
+
+const LIBRARIES = ['es2023', 'dom', 'dom.iterable', 'dom.asynciterable'];
+
+/**
+ * Checks cells with `strict`, and lets them use what Node 20 has of ES2023 and of the DOM (fetch, AbortSignal).
+ * @param require finds tslab; called before tslab is loaded
+ */
+export function compileStrictly(require: Require): void {
+  const path = createRequire(require.resolve('tslab/package.json')).resolve('@tslab/typescript-for-tslab');
+  const compiler = require(path) as Compiler;
+  const known = LIBRARIES.map((name) => `lib.${name}.d.ts`).filter((file) =>
+    existsSync(join(dirname(path), file)),
+  );
+  const createWatchCompilerHost: Compiler['createWatchCompilerHost'] = (files, options, system, ...rest) => {
+    const { watchDirectory } = system;
+    // Whole trees would be thousands of watched folders: this project's packages and results.
+    system.watchDirectory = (path, changed, _recursive, ...others) =>
+      path.includes('node_modules') ? { close() {} } : watchDirectory(path, changed, false, ...others);
+    const lib = [...options.lib, ...known];
+    // A catch variable stays `any`, as short cells print `error.message`.
+    const strict = { ...options, lib, strict: true, useUnknownInCatchVariables: false };
+    return compiler.createWatchCompilerHost(files, strict, system, ...rest);
+  };
+  // Its properties are read-only, so the module is replaced as a whole.
+  const loaded = require.cache[path];
+  if (loaded) loaded.exports = { ...compiler, createWatchCompilerHost };
+}
+
+/**
+ * Loads all local modules anew when one of them changed; tslab alone leaves those that import it as they were.
+ * @param require finds tslab
+ */
+export function refreshDependents(require: Require): void {
+  const module = require('tslab/dist/converter.js') as { createConverter(options: unknown): Converter };
+  const { createConverter } = module;
+  module.createConverter = (options) => {
+    const converter = createConverter(options);
+    const { convert } = converter;
+    const loaded = new Map<string, SideOutput>();
+    converter.convert = (...source) => {
+      const converted = convert(...source);
+      const fresh = converted.sideOutputs ?? [];
+      const changed = fresh.some(({ path }) => loaded.has(path));
+      for (const output of fresh) loaded.set(output.path, output);
+      if (changed) converted.sideOutputs = [...loaded.values()];
+      return converted;
+    };
+    return converter;
+  };
+}
