@@ -1,0 +1,282 @@
+// lib/jit/targets/wasm/products.ts: the inner loops of every product with a Weight: a few rows of inputs times one panel
+// of 16 channels. Out: functions product(panel, inputs, sums): sums [rows][16] float32.
+//
+// One row reads each weight once from memory: that is decoding, and memory is its limit. Two rows still fit beside
+// 16 channels in the 15 vector registers that V8 hands out; three and four rows go over the panel twice, 8 channels at
+// a time (the second time it lies in the cache). More than 8 accumulators are slower: registers spill.
+
+import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
+import {
+  drop,
+  type Expr,
+  f32x4,
+  i16x8,
+  i32,
+  i32x4,
+  loads,
+  type Operand,
+  stores,
+  v128,
+} from './instructions.js';
+import { PANEL, type PackedLayout } from './pack.js';
+
+/** Rows that one call handles at most. */
+export const ROWS = 4;
+const VECTOR_BYTES = 16;
+const PANEL_VECTORS = PANEL / 4;
+
+/** Where the rows of inputs lie. Float kinds: `values` are float32. Integer kinds: as activations.ts writes them. */
+export interface InputLayout {
+  readonly rowBytes: number;
+  /** Integer kinds: from a row's start to its block scales [blocks] float32, and to 8 x its block sums [blocks] int32. */
+  readonly scalesAt: number;
+  readonly sumsAt: number;
+}
+
+/** Code of product(panel, inputs, sums) for `rows` rows. */
+export function productFunction(
+  name: string,
+  layout: PackedLayout,
+  rows: number,
+  inputs: InputLayout,
+): FunctionCode {
+  const f = new FunctionBuilder(name);
+  const panel = f.param('i32', 'panel');
+  const x = f.param('i32', 'inputs');
+  const sums = f.param('i32', 'sums');
+  const vectors = rows <= 2 ? PANEL_VECTORS : PANEL_VECTORS / 2;
+  for (let first = 0; first < PANEL_VECTORS; first += vectors) {
+    const tile: Tile = { layout, rows, first, vectors, inputs };
+    if (layout.block === 0) floatTile(f, tile, panel, x, sums);
+    else integerTile(f, tile, panel, x, sums);
+  }
+  return f.finish();
+}
+
+/** Vectors first to first + vectors of the panel, for all rows. */
+interface Tile {
+  readonly layout: PackedLayout;
+  readonly rows: number;
+  readonly first: number;
+  readonly vectors: number;
+  readonly inputs: InputLayout;
+}
+
+/**
+ * Reads one number of each of `bytes` that will be wanted soon. WebAssembly has no prefetch, and where many instructions
+ * are spent on a weight too few loads are under way at a time: int8 ran at 9.5 instead of 6.4 GB/s, bf16 at 9.2 instead
+ * of 6 (one thread of a Xeon with 480 MiB of L3; distances of 512 and 2,048 to 8,192 gained less).
+ */
+function touchAhead(f: FunctionBuilder, from: Local, bytes: number): void {
+  for (let at = 0; at < bytes; at += LINE_BYTES) f.do(drop(loads.i32(from, READ_AHEAD_BYTES + at)));
+}
+const LINE_BYTES = 64;
+/** A product reads, and does not use, so many bytes and a round's after the last panel: allocations leave 2 KiB. */
+const READ_AHEAD_BYTES = 1024;
+
+const range = (count: number) => Array.from({ length: count }, (_, i) => i);
+
+/** Calls body for each row and vector of a tile. */
+function eachSum(tile: Tile, body: (row: number, vector: number, at: number) => void): void {
+  for (const row of range(tile.rows)) {
+    for (const vector of range(tile.vectors)) body(row, vector, row * tile.vectors + vector);
+  }
+}
+
+const sumOffset = (tile: Tile, row: number, vector: number) =>
+  row * PANEL * 4 + (tile.first + vector) * VECTOR_BYTES;
+
+// ------------------------------------------------------------------ float kinds
+
+/** sums[row] += inputs[row][k] * panel[k], k by k; the input is one number in all lanes. */
+function floatTile(f: FunctionBuilder, tile: Tile, panel: Local, x: Local, sums: Local): void {
+  const { layout, rows, vectors, inputs } = tile;
+  const stepBytes = layout.kind === 'f32' ? PANEL * 4 : PANEL * 2;
+  const decode = decoders[layout.kind as FloatKind];
+  const sum = f.vectors('sum', rows * vectors);
+  const weight = f.vectors('weight', vectors);
+  const value = f.local('v128', 'value');
+  const from = f.let('from', i32.add(panel, layout.scaleBytes));
+  const at = f.let('at', x);
+  for (const each of sum) f.set(each, f32x4Zero);
+  /** One input of every row times its weights. */
+  const step = (k: number) => {
+    if (k === 0 && rows === 1 && layout.kind !== 'f32') touchAhead(f, from, FLOAT_UNROLL * stepBytes);
+    for (const vector of range(vectors))
+      f.set(
+        weight[vector]!,
+        decode(from, k * stepBytes + (tile.first + vector) * (stepBytes / PANEL_VECTORS)),
+      );
+    for (const row of range(rows)) {
+      f.set(value, loads.splat32(at, row * inputs.rowBytes + k * 4));
+      for (const vector of range(vectors)) {
+        const to = sum[row * vectors + vector]!;
+        f.set(to, f32x4.add(to, f32x4.mul(weight[vector]!, value)));
+      }
+    }
+  };
+  unrolled(f, layout.inDim, rows === 1 ? FLOAT_UNROLL : 2, step, (steps) => {
+    f.increase(from, steps * stepBytes);
+    f.increase(at, steps * 4);
+  });
+  eachSum(tile, (row, vector, i) => {
+    const scale = () => loads.v128(panel, (tile.first + vector) * VECTOR_BYTES);
+    const result = layout.scaleBytes > 0 ? f32x4.mul(sum[i]!, scale()) : sum[i]!;
+    f.do(stores.v128(sums, result, sumOffset(tile, row, vector)));
+  });
+}
+
+const f32x4Zero = f32x4.splat(0);
+
+/** Inputs a round; 2 and 8 were slower. */
+const FLOAT_UNROLL = 4;
+
+/** steps 0..count - 1 in a loop of `unroll` at a time, then the rest. */
+function unrolled(
+  f: FunctionBuilder,
+  count: number,
+  unroll: number,
+  step: (k: number) => void,
+  advance: (steps: number) => void,
+): void {
+  const rounds = Math.floor(count / unroll);
+  if (rounds > 0) {
+    const left = f.local('i32', 'left');
+    f.set(left, rounds);
+    f.repeat(() => {
+      for (const k of range(unroll)) step(k);
+      advance(unroll);
+      f.set(left, i32.sub(left, 1));
+      return left;
+    });
+  }
+  for (const k of range(count - rounds * unroll)) step(k);
+}
+
+type FloatKind = 'f32' | 'bf16' | 'f16';
+
+/** Four weights at address + offset as float32. */
+const decoders: Readonly<Record<FloatKind, (address: Operand, offset: number) => Expr>> = {
+  f32: (address, offset) => loads.v128(address, offset),
+  bf16: (address, offset) => i32x4.shl(loads.u16ToI32x4(address, offset), 16),
+  // Sign to bit 31, code to the exponent's lowest five bits; the copies of the sign between them are masked out.
+  f16: (address, offset) =>
+    v128.and(i32x4.shl(loads.i16ToI32x4(address, offset), 13), i32x4.splat(0x8fffe000 | 0)),
+};
+
+// ------------------------------------------------------------------ integer kinds
+
+/**
+ * For each block of inputs: exact sums of 16-bit activations times integer weights in int32, then
+ * sums[row] += float(block sum) * activation scale (* weight scale, per group).
+ */
+function integerTile(f: FunctionBuilder, tile: Tile, panel: Local, x: Local, sums: Local): void {
+  const { layout, rows, vectors, inputs } = tile;
+  const sum = f.vectors('sum', rows * vectors);
+  const part = f.vectors('part', rows * vectors);
+  const from = f.let('from', panel);
+  const at = f.let('at', x);
+  const scales = f.let('scales', i32.add(x, inputs.scalesAt));
+  const group = f.let('group', panel);
+  for (const each of sum) f.set(each, f32x4Zero);
+  const groupsLeft = f.local('i32', 'groupsLeft');
+  const blocksLeft = f.local('i32', 'blocksLeft');
+  const perGroup = layout.groups > 1;
+  countDown(f, groupsLeft, layout.groups, () => {
+    f.set(group, from);
+    f.increase(from, layout.scaleBytes);
+    countDown(f, blocksLeft, layout.paddedGroup / layout.block, () => {
+      for (const each of part) f.set(each, i32x4.splat(0));
+      (layout.kind === 'int8' ? int8Block : int4Block)(f, tile, from, at, part);
+      eachSum(tile, (row, vector, i) => {
+        const correction = () =>
+          loads.splat32(scales, row * inputs.rowBytes + inputs.sumsAt - inputs.scalesAt);
+        const exact = layout.kind === 'int4' ? i32x4.sub(part[i]!, correction()) : part[i]!;
+        const scale = loads.splat32(scales, row * inputs.rowBytes);
+        let scaled: Expr = f32x4.mul(f32x4.convert_i32x4_s(exact), scale);
+        if (perGroup) scaled = f32x4.mul(scaled, loads.v128(group, (tile.first + vector) * VECTOR_BYTES));
+        f.set(sum[i]!, f32x4.add(sum[i]!, scaled));
+      });
+      f.increase(scales, 4);
+    });
+  });
+  eachSum(tile, (row, vector, i) => {
+    const scale = () => loads.v128(panel, (tile.first + vector) * VECTOR_BYTES);
+    f.do(stores.v128(sums, perGroup ? sum[i]! : f32x4.mul(sum[i]!, scale()), sumOffset(tile, row, vector)));
+  });
+}
+
+/** body, `count` times; without a loop for one. */
+function countDown(f: FunctionBuilder, counter: Local, count: number, body: () => void): void {
+  const round = () => {
+    body();
+    f.set(counter, i32.sub(counter, 1));
+    return counter;
+  };
+  if (count === 1) body();
+  else {
+    f.set(counter, count);
+    f.repeat(round);
+  }
+}
+
+const PAIR_UNROLL = 4;
+
+/** part += dot(eight int8, a pair of activations): 4 channels x 2 inputs an instruction. */
+function int8Block(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part: readonly Local[]): void {
+  const { layout, rows, vectors, inputs } = tile;
+  const pair = f.local('v128', 'pair');
+  const weight = f.vectors('weight', vectors);
+  const pairBytes = PANEL * 2;
+  const step = (k: number) => {
+    if (k === 0 && rows === 1) touchAhead(f, from, PAIR_UNROLL * pairBytes);
+    if (rows > 1) {
+      for (const vector of range(vectors))
+        f.set(weight[vector]!, loads.i8ToI16x8(from, k * pairBytes + (tile.first + vector) * 8));
+    }
+    for (const row of range(rows)) {
+      f.set(pair, loads.splat32(at, row * inputs.rowBytes + k * 4));
+      for (const vector of range(vectors)) {
+        const weights =
+          rows > 1 ? weight[vector]! : loads.i8ToI16x8(from, k * pairBytes + (tile.first + vector) * 8);
+        const to = part[row * vectors + vector]!;
+        f.set(to, i32x4.add(to, i32x4.dot_i16x8_s(weights, pair)));
+      }
+    }
+  };
+  unrolled(f, layout.block / 2, PAIR_UNROLL, step, (steps) => {
+    f.increase(from, steps * pairBytes);
+    f.increase(at, steps * 4);
+  });
+  const rest = (layout.block / 2) % PAIR_UNROLL;
+  f.increase(from, rest * pairBytes);
+  f.increase(at, rest * 4);
+}
+
+/** As int8Block; 16 bytes are 4 channels x 8 inputs, whose nibbles are taken out one after the other. */
+function int4Block(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part: readonly Local[]): void {
+  const { layout, rows, vectors, inputs } = tile;
+  const words = f.local('v128', 'words');
+  const nibble = f.local('v128', 'nibble');
+  const wordBytes = PANEL * 4;
+  const step = (k: number) => {
+    if (k === 0 && rows === 1) touchAhead(f, from, wordBytes);
+    for (const vector of range(vectors)) {
+      f.set(words, loads.v128(from, k * wordBytes + (tile.first + vector) * VECTOR_BYTES));
+      for (const place of range(4)) {
+        const shifted = place === 0 ? words : i16x8.shr_u(words, place * 4);
+        const value = place === 3 ? shifted : v128.and(shifted, i16x8.splat(15));
+        if (rows > 1) f.set(nibble, value);
+        for (const row of range(rows)) {
+          const pair = loads.splat32(at, row * inputs.rowBytes + k * 16 + place * 4);
+          const to = part[row * vectors + vector]!;
+          f.set(to, i32x4.add(to, i32x4.dot_i16x8_s(rows > 1 ? nibble : value, pair)));
+        }
+      }
+    }
+  };
+  unrolled(f, layout.block / 8, 1, step, (steps) => {
+    f.increase(from, steps * wordBytes);
+    f.increase(at, steps * 16);
+  });
+}

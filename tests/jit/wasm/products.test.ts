@@ -1,0 +1,145 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { formatOf } from '../../../lib/jit/graph.js';
+import { preparationOf, prepareFunction } from '../../../lib/jit/targets/wasm/activations.js';
+import { ModuleBuilder } from '../../../lib/jit/targets/wasm/encoder.js';
+import { layoutOf, PANEL, pack } from '../../../lib/jit/targets/wasm/pack.js';
+import { productFunction } from '../../../lib/jit/targets/wasm/products.js';
+import { float32Values, floatWeight, type Weight } from '../../../lib/tensor.js';
+
+const INPUTS = 1 << 16;
+const PREPARED = 2 << 16;
+const SUMS = 3 << 16;
+const WEIGHTS = 4 << 16;
+const MEMORY = 64 << 16;
+
+/** x [rows, in] times the packed Weight, by the code under test. */
+function multiply(weight: Weight, transposed: boolean, x: Float32Array, rows: number): Float32Array {
+  const layout = layoutOf(formatOf(weight), transposed);
+  const preparation = preparationOf(layout);
+  const inputs = preparation?.inputs ?? { rowBytes: layout.inDim * 4, scalesAt: 0, sumsAt: 0 };
+  const module = new ModuleBuilder({ minBytes: MEMORY, maxBytes: MEMORY, shared: true });
+  module.add(productFunction('product', layout, rows, inputs), true);
+  if (preparation) module.add(prepareFunction('prepare', preparation), true);
+  const memory = new WebAssembly.Memory({ initial: MEMORY / 65536, maximum: MEMORY / 65536, shared: true });
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(module.encode()), { env: { memory } });
+  const exported = instance.exports as Record<'product' | 'prepare', (...args: number[]) => void>;
+  pack(weight, transposed, layout, new Uint8Array(memory.buffer, WEIGHTS, layout.bytes));
+  new Float32Array(memory.buffer, INPUTS, x.length).set(x);
+  for (let row = 0; preparation && row < rows; row++)
+    exported.prepare(INPUTS + row * layout.inDim * 4, PREPARED + row * inputs.rowBytes);
+  const out = new Float32Array(rows * layout.outDim);
+  for (let panel = 0; panel < layout.panels; panel++) {
+    exported.product(WEIGHTS + panel * layout.panelBytes, preparation ? PREPARED : INPUTS, SUMS);
+    const sums = new Float32Array(memory.buffer, SUMS, rows * PANEL);
+    for (let row = 0; row < rows; row++) {
+      for (let lane = 0; lane < PANEL && panel * PANEL + lane < layout.outDim; lane++)
+        out[row * layout.outDim + panel * PANEL + lane] = sums[row * PANEL + lane]!;
+    }
+  }
+  return out;
+}
+
+/** The same in double precision. */
+function expected(weight: Weight, transposed: boolean, x: Float32Array, rows: number): Float64Array {
+  const values = float32Values(weight);
+  const [first, second] = weight.shape as [number, number];
+  const [inDim, outDim] = transposed ? [second, first] : [first, second];
+  const out = new Float64Array(rows * outDim);
+  for (let row = 0; row < rows; row++) {
+    for (let k = 0; k < inDim; k++) {
+      for (let n = 0; n < outDim; n++) {
+        const value = values[transposed ? n * inDim + k : k * outDim + n]!;
+        out[row * outDim + n]! += x[row * inDim + k]! * value;
+      }
+    }
+  }
+  return out;
+}
+
+/** A Weight of the kind; every kind of granularity for integers. */
+function makeWeight(kind: string, shape: [number, number], axis: 0 | 1, random: () => number): Weight {
+  const size = shape[0] * shape[1];
+  const values = Float32Array.from({ length: size }, () => random() * 0.2);
+  if (kind === 'f32') return floatWeight(values, shape);
+  if (kind === 'bf16' || kind === 'f16') {
+    const words = Uint16Array.from({ length: size }, (_, i) =>
+      // f16: exponents of all sizes, subnormals and zeros among them
+      kind === 'bf16'
+        ? new Uint32Array(values.buffer)[i]! >>> 16
+        : Math.floor((random() + 1) * 32768) & 0xbfff,
+    );
+    return { kind: 'float', dtype: kind, shape, bytes: new Uint8Array(words.buffer) };
+  }
+  const group = Number(/\d+$/.exec(kind)?.[0] ?? 0);
+  const channels = shape[axis];
+  const groups = group ? Math.ceil(shape[1 - axis]! / group) : 1;
+  const scaleCount = kind === 'int8 tensor' ? 1 : groups * channels;
+  const scales = Float32Array.from({ length: scaleCount }, () => (random() + 1.5) * 0.01);
+  if (kind.startsWith('int4')) {
+    const bytes = Uint8Array.from({ length: Math.ceil(size / 2) }, () => {
+      const nibble = () => 8 + Math.round(random() * 7);
+      return nibble() | (nibble() << 4);
+    });
+    return { kind: 'int4', shape, bytes, scales, granularity: { per: 'group', axis, size: group } };
+  }
+  const bytes = Int8Array.from({ length: size }, () => Math.round(random() * 127));
+  const granularity =
+    kind === 'int8 tensor'
+      ? ({ per: 'tensor' } as const)
+      : group
+        ? ({ per: 'group', axis, size: group } as const)
+        : ({ per: 'channel', axis } as const);
+  return { kind: 'int8', shape, bytes, scales, granularity };
+}
+
+const tolerances: Record<string, number> = { int8: 2e-4, int4: 2e-4 };
+const kinds = [
+  'f32',
+  'bf16',
+  'f16',
+  'int8 tensor',
+  'int8',
+  'int8 32',
+  'int8 24',
+  'int4 32',
+  'int4 10',
+  'int4 64',
+];
+
+test.each(kinds)('%s: any shape, either orientation, one to four rows', (kind) => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 150 }),
+      fc.integer({ min: 1, max: 40 }),
+      fc.integer({ min: 1, max: 4 }),
+      fc.boolean(),
+      fc.integer({ min: 1, max: 1e9 }),
+      (inDim, outDim, rows, transposed, seed) => {
+        let state = seed;
+        const random = () => {
+          state = (Math.imul(state, 1664525) + 1013904223) | 0;
+          return state / 2 ** 31;
+        };
+        const weight = makeWeight(
+          kind,
+          transposed ? [outDim, inDim] : [inDim, outDim],
+          transposed ? 0 : 1,
+          random,
+        );
+        const x = Float32Array.from({ length: rows * inDim }, () => random() * 4);
+        const actual = multiply(weight, transposed, x, rows);
+        const wanted = expected(weight, transposed, x, rows);
+        const largest = wanted.reduce((top, value) => Math.max(top, Math.abs(value)), 1e-6);
+        const difference = actual.reduce((top, value, i) => Math.max(top, Math.abs(value - wanted[i]!)), 0);
+        expect(difference / largest).toBeLessThan(tolerances[kind.split(' ')[0]!] ?? 2e-6);
+      },
+    ),
+    { numRuns: 40 },
+  );
+});
+
+test('integers scaled along their inputs are kept as float32', () => {
+  const weight = makeWeight('int8', [20, 18], 0, () => 0.5);
+  expect(layoutOf(formatOf(weight), false).kind).toBe('f32');
+});
