@@ -3,11 +3,14 @@
 
 export type ConfigJson = Readonly<Record<string, unknown>>;
 
+/** No published model comes near it; more would be a mistake that fills the memory with names of layers. */
+export const MOST_LAYERS = 10_000;
+
 /** Field readers over one config.json; every error begins with the file's name. */
 export interface ConfigReader {
   readonly file: string;
-  /** A positive integer; the fallback where the field is absent or null. */
-  size(field: string, fallback?: number): number;
+  /** A positive integer up to `most`; the fallback where the field is absent or null. */
+  size(field: string, fallback?: number, most?: number): number;
   /** A finite number above zero. */
   positive(field: string, fallback?: number): number;
   flag(field: string, fallback: boolean): boolean;
@@ -43,14 +46,15 @@ export function configReader(json: unknown, file: string): ConfigReader {
     if (!valid(value)) fail(field, expected);
     return value as T;
   };
-  const isSize = (value: unknown) =>
-    Number.isSafeInteger(value) && (value as number) > 0 && (value as number) < 2 ** 31;
+  const isSize = (value: unknown, most: number) =>
+    Number.isSafeInteger(value) && (value as number) > 0 && (value as number) <= most;
   return {
     file,
     raw,
     has: (field) => Object.hasOwn(json, field),
     fail,
-    size: (field, fallback) => read(field, fallback, 'a positive integer', isSize),
+    size: (field, fallback, most = 2 ** 31 - 1) =>
+      read(field, fallback, `a positive integer up to ${most}`, (value) => isSize(value, most)),
     positive: (field, fallback) =>
       read(field, fallback, 'a number above 0', (value) => Number.isFinite(value) && (value as number) > 0),
     flag: (field, fallback) => read(field, fallback, 'true or false', (value) => typeof value === 'boolean'),

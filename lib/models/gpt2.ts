@@ -5,7 +5,7 @@ import type { CacheStep } from '../cache.js';
 import { cachedAttention } from '../cache.js';
 import { embed, linear, unembed } from '../ops.js';
 import type { FloatWeight, ParamTree, Weight } from '../tensor.js';
-import { configReader } from './config.js';
+import { configReader, MOST_LAYERS } from './config.js';
 import type { ActivationName, ModelConfig, Network } from './layers.js';
 import { ACTIVATIONS, layerNorm, mergeHeads, splitHeads } from './layers.js';
 
@@ -84,7 +84,7 @@ export function parseGpt2Config(json: unknown, file: string): Gpt2Config {
     vocabSize: read.size('vocab_size', 50257),
     maxPositions: read.size('n_positions', read.size('n_ctx', 1024)),
     dim,
-    layers: read.size('n_layer', 12),
+    layers: read.size('n_layer', 12, MOST_LAYERS),
     heads,
     kvHeads: heads,
     headDim: dim / heads,

@@ -6,7 +6,7 @@ import type { CacheStep } from '../cache.js';
 import { cachedAttention } from '../cache.js';
 import { embed, linear, rotary, unembed } from '../ops.js';
 import type { FloatWeight, ParamTree, Weight } from '../tensor.js';
-import { type ConfigReader, configReader } from './config.js';
+import { type ConfigReader, configReader, MOST_LAYERS } from './config.js';
 import type { ActivationName, ModelConfig, Network } from './layers.js';
 import { ACTIVATIONS, mergeHeads, rmsNorm, splitHeads } from './layers.js';
 import { inverseFrequencies, parseRopeScaling, type RopeScaling } from './rope.js';
@@ -125,7 +125,7 @@ export function parseMistralConfig(json: unknown, file: string): MistralConfig {
     vocabSize: read.size('vocab_size', 32000),
     maxPositions: read.size('max_position_embeddings', isMistral ? 131072 : 2048),
     dim,
-    layers: read.size('num_hidden_layers', 32),
+    layers: read.size('num_hidden_layers', 32, MOST_LAYERS),
     heads,
     kvHeads,
     headDim,
