@@ -34,9 +34,9 @@ export async function showFigure(
   size?: { readonly width: number; readonly height: number },
 ): Promise<void> {
   const session = currentSession(); // before the first await: of the cell that calls
-  const { plainFigure, toPng, toSvg } = await import('./render.js'); // Plotly takes a second: only when needed
+  const { figureTitle, plainFigure, toPng, toSvg } = await import('./render.js'); // Plotly takes a second: only when needed
   const png = toPng(await toSvg(figure, size));
-  const text = `[figure: ${plainFigure(figure).layout.title?.text ?? 'Plotly'}]`;
+  const text = `[figure: ${figureTitle(plainFigure(figure))}]`;
   if (!session) return display({ 'text/plain': text });
   session.display({
     'image/png': Buffer.from(png).toString('base64'),
