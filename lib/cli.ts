@@ -4,6 +4,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { addGenerate } from './cli/generate.js';
+import { addInspect } from './cli/inspect.js';
 import { addModel } from './cli/model.js';
 import { addQuantize } from './cli/quantize.js';
 import { addResults } from './cli/results.js';
@@ -31,7 +32,8 @@ export function createProgram(terminal: Terminal): Command {
     .version(VERSION, '--version', 'print the version')
     .helpOption('-h, --help', 'explain a command, with examples')
     .addHelpText('after', HELP);
-  for (const addCommand of [addGenerate, addQuantize, addModel, addResults]) addCommand(program, terminal);
+  for (const addCommand of [addGenerate, addInspect, addQuantize, addModel, addResults])
+    addCommand(program, terminal);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => terminal.output.write(text),

@@ -44,8 +44,18 @@ export async function startModel(
       signal: terminal.signal,
       onProgress: progress.update,
     });
+    await warmUp(model);
     return { model, backend: chosen.name };
   } finally {
     progress.stop();
   }
+}
+
+/**
+ * Generates one token for nothing: the backend reads the Weights into its own memory when it first meets them, which
+ * belongs to loading, not to the first token's latency.
+ */
+async function warmUp(model: Model): Promise<void> {
+  const { collect } = await import('../generate.js');
+  await collect(model, [0], { maxNewTokens: 1 });
 }

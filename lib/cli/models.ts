@@ -45,6 +45,11 @@ export function resolveModel(model: string): string {
   );
 }
 
+/** Whether the folder holds weights: without them a model can still be inspected. */
+export function hasWeights(folder: string): boolean {
+  return readableNames(folder).some((name) => /\.(safetensors|bin)(\.index\.json)?$/.test(name));
+}
+
 function isModelFolder(folder: string): boolean {
   return existsSync(join(folder, 'config.json'));
 }

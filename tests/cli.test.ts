@@ -1,0 +1,108 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { formatError } from '../lib/cli/errors.js';
+import { createProgram } from '../lib/cli.js';
+import { built } from './built.js';
+import { runCli, writeModelFolder } from './cli/fixture.js';
+
+const bin = fileURLToPath(new URL('../lib/bin/response-time.js', import.meta.url));
+let scratch: string;
+let model: string;
+beforeAll(async () => {
+  built('cli');
+  scratch = await mkdtemp(join(tmpdir(), 'cli-'));
+  model = join(scratch, 'model');
+  await writeModelFolder(model);
+});
+afterAll(() => rm(scratch, { recursive: true }));
+
+const start = (...args: string[]) => spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8' });
+
+describe('the program as it is started', () => {
+  test('--help and no arguments explain', () => {
+    const { status, stdout, stderr } = start('--help');
+    expect([status, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/Usage: response-time .*generate/s);
+    expect(start().stdout).toBe(stdout);
+  });
+
+  test('bad input ends with 1 and one line; RT_DEBUG adds the stack', () => {
+    const { status, stdout, stderr } = start('generate', model);
+    expect([status, stdout]).toEqual([1, '']);
+    expect(stderr).toMatch(/^error: [^\n]+\n$/);
+    const env = { ...process.env, RT_DEBUG: '1' };
+    const debugged = spawnSync(process.execPath, [bin, 'generate', model], { encoding: 'utf8', env });
+    expect(debugged.stderr).toMatch(/^error: [^\n]+\n.*\n +at /s);
+  });
+
+  test('one generation: one JSON object on stdout, nothing on stderr', () => {
+    const { status, stdout, stderr } = start('generate', model, '--prompt', 'Hi', '--new', '4', '--json');
+    expect([status, stderr]).toEqual([0, '']);
+    expect(JSON.parse(stdout)).toMatchObject({ promptIds: [72, 105], model: 'model' });
+  });
+
+  test('a reader that goes away early is no failure', async () => {
+    const child = spawn(process.execPath, [bin, 'generate', model, '--prompt', 'Hi', '--new', '40']);
+    let stderr = '';
+    child.stderr.on('data', (chunk) => (stderr += chunk));
+    child.stdout.destroy();
+    const status = await new Promise((ended) => child.on('close', ended));
+    expect(stderr).not.toMatch(/EPIPE|error/);
+    expect(status).toBe(0);
+  });
+
+  test.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('%s ends it with %i', async (signal, expected) => {
+    const args = ['generate', model, '--prompt', 'Hi', '--new', '40', '--ignore-eos', '--no-cache'];
+    const child = spawn(process.execPath, [bin, ...args]);
+    child.stdout.once('data', () => child.kill(signal));
+    const status = await new Promise((ended) => child.on('close', ended));
+    expect(status).toBe(expected);
+  });
+});
+
+test('every command explains itself with examples', async () => {
+  const { stdout: output, stderr: errors } = process;
+  const program = createProgram({ output, errors, signal: new AbortController().signal, exitCode: 0 });
+  expect(program.commands.length).toBeGreaterThan(4);
+  for (const command of program.commands) {
+    const { exitCode, stdout } = await runCli([command.name(), '--help']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/Examples?\n +\$ response-time/);
+  }
+});
+
+test('an unknown command or option suggests the near one', async () => {
+  expect((await runCli(['genrate'])).stderr).toBe(
+    "error: unknown command 'genrate' (Did you mean generate?)\n",
+  );
+  expect((await runCli(['results', '--jsn'])).stderr).toBe(
+    "error: unknown option '--jsn' (Did you mean --json?)\n",
+  );
+});
+
+describe('errors as one line', () => {
+  test('lists are joined', () => {
+    const text = 'x: 2 tensors do not fit:\n  missing a\n  missing b';
+    expect(formatError(new Error(text))).toBe('x: 2 tensors do not fit: missing a; missing b');
+  });
+
+  test("the system's codes are put into words", () => {
+    const error = Object.assign(new Error("EACCES: permission denied, open '/x'"), {
+      code: 'EACCES',
+      path: '/x',
+    });
+    expect(formatError(error)).toBe('/x: no permission (EACCES)');
+  });
+
+  test('whatever is thrown', () => {
+    expect(formatError('text')).toBe('text');
+    expect(formatError(new TypeError(''))).toBe('TypeError');
+  });
+});
