@@ -24,6 +24,12 @@ export const text: Check<string> = (value, path) => {
   return value;
 };
 
+/** A text that may be empty. */
+export const anyText: Check<string> = (value, path) => {
+  if (typeof value !== 'string') throw new InvalidValue(path, 'a text', value);
+  return value;
+};
+
 export const flag: Check<boolean> = (value, path) => {
   if (typeof value !== 'boolean') throw new InvalidValue(path, 'true or false', value);
   return value;
