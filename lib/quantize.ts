@@ -224,6 +224,7 @@ function describeScheme(
     ...(isGrouped ? { groupSize: String(groupSize) } : {}),
     ...(keep.length > 0 ? { keep: keep.join(' ') } : {}),
     source: basename(checkpoint.source),
+    ...(checkpoint.metadata.random === undefined ? {} : { random: checkpoint.metadata.random }),
     ...Object.fromEntries(quantized),
   };
 }

@@ -96,7 +96,7 @@ export async function writeRandomCheckpoint(
     let bytesBefore = 0;
     for (const { name, tensors } of shards) {
       await writeSafetensors(join(temporary, name), tensors, (_, i) => tensors[i]!.pieces(), {
-        metadata: { format: 'pt', note },
+        metadata: { format: 'pt', random: note },
         signal,
         onProgress: (bytesDone) => onProgress?.(Math.min(bytesBefore + bytesDone, bytesTotal), bytesTotal),
       });
@@ -107,7 +107,7 @@ export async function writeRandomCheckpoint(
     await writeJson(join(temporary, 'config.json'), {
       ...config,
       torch_dtype: torchNames[dtype ?? publishedDType],
-      note,
+      random_weights: note,
     });
     await rmdir(folder).catch(() => {}); // an empty one; rename replaces it on POSIX alone
     await mkdir(dirname(folder), { recursive: true });
