@@ -4,6 +4,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { spellShorthand, type TypeScriptSyntax } from './shorthand.js';
 
 type Require = ReturnType<typeof createRequire>;
 
@@ -28,7 +29,7 @@ interface SideOutput {
 }
 
 interface Converter {
-  convert(...source: unknown[]): { sideOutputs?: SideOutput[] };
+  convert(declarations: string, source: string): { sideOutputs?: SideOutput[] };
 }
 
 const LIBRARIES = ['es2023', 'dom', 'dom.iterable', 'dom.asynciterable'];
@@ -60,17 +61,21 @@ export function compileStrictly(require: Require): void {
 
 /**
  * Loads all local modules anew when one of them changed; tslab alone leaves those that import it as they were.
+ * Spells shorthand properties out, too: tslab overlooks them.
  * @param require finds tslab
  */
 export function refreshDependents(require: Require): void {
+  const syntax = createRequire(require.resolve('tslab/package.json'))(
+    '@tslab/typescript-for-tslab',
+  ) as TypeScriptSyntax;
   const module = require('tslab/dist/converter.js') as { createConverter(options: unknown): Converter };
   const { createConverter } = module;
   module.createConverter = (options) => {
     const converter = createConverter(options);
     const { convert } = converter;
     const loaded = new Map<string, SideOutput>();
-    converter.convert = (...source) => {
-      const converted = convert(...source);
+    converter.convert = (declarations, source) => {
+      const converted = convert(declarations, spellShorthand(syntax, source));
       const fresh = converted.sideOutputs ?? [];
       const changed = fresh.some(({ path }) => loaded.has(path));
       for (const output of fresh) loaded.set(output.path, output);
