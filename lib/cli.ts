@@ -3,6 +3,7 @@
 // and mistakes answer at once.
 
 import { Command, CommanderError } from 'commander';
+import { addBenchmark } from './cli/benchmark.js';
 import { addGenerate } from './cli/generate.js';
 import { addInspect } from './cli/inspect.js';
 import { addModel } from './cli/model.js';
@@ -32,7 +33,7 @@ export function createProgram(terminal: Terminal): Command {
     .version(VERSION, '--version', 'print the version')
     .helpOption('-h, --help', 'explain a command, with examples')
     .addHelpText('after', HELP);
-  for (const addCommand of [addGenerate, addInspect, addQuantize, addModel, addResults])
+  for (const addCommand of [addGenerate, addBenchmark, addInspect, addQuantize, addModel, addResults])
     addCommand(program, terminal);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({

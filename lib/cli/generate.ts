@@ -4,7 +4,8 @@ import { type Command, Option } from 'commander';
 import type { Generation } from '../generate.js';
 import type { Model } from '../model.js';
 import { type SchemeName, schemeNames } from '../quantize.js';
-import { type BackendChoice, backendOption, startModel } from './load.js';
+import { type BackendChoice, backendOption, loadOnto, startBackend } from './load.js';
+import { resolveModel } from './models.js';
 import { note, print, type Terminal } from './terminal.js';
 import { formatBytes, formatMs } from './units.js';
 import { numberWhere, tokenIds, wholeNumber } from './values.js';
@@ -91,7 +92,9 @@ async function runGenerate(terminal: Terminal, name: string, options: GenerateAr
       'note: --top-k and --top-p change nothing at --temperature 0, which takes the most likely token',
     );
   }
-  const { model, backend } = await startModel(terminal, name, options);
+  resolveModel(name); // the cheapest mistake to find comes first
+  const backend = (await startBackend(options.backend)).name;
+  const model = await loadOnto(terminal, name, options.weights);
   try {
     const { collect } = await import('../generate.js');
     const promptIds = options.promptIds ?? encodePrompt(model, name, options);

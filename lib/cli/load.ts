@@ -1,7 +1,7 @@
 // lib/cli/load.ts: a model's name and the options about it -> backend started, model loaded, progress shown.
 
 import { Option } from 'commander';
-import type { BackendName } from '../backend.js';
+import type { Backend, BackendName } from '../backend.js';
 import type { Model } from '../model.js';
 import type { SchemeName } from '../quantize.js';
 import { resolveModel } from './models.js';
@@ -10,42 +10,47 @@ import type { Terminal } from './terminal.js';
 import { formatBytes } from './units.js';
 
 export type BackendChoice = BackendName | 'auto';
-const BACKEND_CHOICES = ['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu'] as const satisfies BackendChoice[];
+export const BACKEND_CHOICES = [
+  'auto',
+  'tensorflow',
+  'webgpu',
+  'wasm',
+  'cpu',
+] as const satisfies BackendChoice[];
 
 /** Not taken from backend.ts, which loads tfjs: --help and mistakes should answer at once. */
-export function backendOption(): Option {
+export function backendOption(preset: BackendChoice | undefined = 'auto'): Option {
   return new Option('--backend <name>', 'tfjs backend; auto takes the fastest that runs here')
     .choices(BACKEND_CHOICES)
-    .default('auto');
+    .default(preset);
+}
+
+/** Starts a tfjs backend. @throws Error as selectBackend */
+export async function startBackend(choice: BackendChoice): Promise<Backend> {
+  const { selectBackend } = await import('../backend.js');
+  return selectBackend(choice);
 }
 
 /**
- * Starts the tfjs backend and loads a model onto it.
+ * Loads a model onto the backend that was started.
  * @param name folder, embedded model or preset
- * @throws Error as resolveModel, selectBackend and loadModel do
+ * @throws Error as resolveModel and loadModel
  */
-export async function startModel(
-  terminal: Terminal,
-  name: string,
-  { weights, backend }: { readonly weights: SchemeName; readonly backend: BackendChoice },
-): Promise<{ model: Model; backend: BackendName }> {
-  const folder = resolveModel(name); // the cheapest mistake to find comes first
-  const { selectBackend } = await import('../backend.js');
+export async function loadOnto(terminal: Terminal, name: string, weights: SchemeName): Promise<Model> {
   const { loadModel } = await import('../model.js');
-  const chosen = await selectBackend(backend);
   const progress = startProgress(
     terminal,
     `Loading ${name}`,
     (done, total) => `${formatBytes(done)} of ${formatBytes(total)}`,
   );
   try {
-    const model = await loadModel(folder, {
+    const model = await loadModel(resolveModel(name), {
       scheme: { name: weights },
       signal: terminal.signal,
       onProgress: progress.update,
     });
     await warmUp(model);
-    return { model, backend: chosen.name };
+    return model;
   } finally {
     progress.stop();
   }

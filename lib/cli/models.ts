@@ -2,7 +2,7 @@
 // A known name is an embedded model's, or a checkpoint's in the cache folder; anything else is a path.
 
 import { existsSync, readdirSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { cacheFolder, modelsFolder } from '../paths.js';
 
 export interface KnownModel {
@@ -43,6 +43,14 @@ export function resolveModel(model: string): string {
     `model ${model}: expected a folder or a known model (${names}); GPT-2's real shape with random weights is made ` +
       'by `response-time model --random gpt2`, a model of the hub is fetched by `response-time model OWNER/NAME`',
   );
+}
+
+/** Where a model folder's weights came from, for the records. */
+export function sourceOf(folder: string): string {
+  const parent = dirname(folder);
+  if (parent === modelsFolder()) return 'embedded';
+  if (parent === join(cacheFolder(), 'random')) return `response-time model --random ${basename(folder)}`;
+  return folder;
 }
 
 /** Whether the folder holds weights: without them a model can still be inspected. */

@@ -1,0 +1,170 @@
+// lib/cli/benchmark.ts: `response-time benchmark`: a model, samples, configurations -> Run records and a table.
+
+import { createHash } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import type { Backend } from '../backend.js';
+import type { Configuration, Progress } from '../benchmark.js';
+import { type InstructionSample, readSamples, samplePrompt, syntheticPrompt } from '../dataset.js';
+import type { Model } from '../model.js';
+import { resultsFolder } from '../paths.js';
+import { type SchemeName, schemeNames } from '../quantize.js';
+import { formatRuns } from '../results/compare.js';
+import { writeTextAtomically } from '../results/files.js';
+import { type Run, writeRun } from '../results.js';
+import { DEFAULT_CONFIGURATIONS, makePlan, type Plan, type Settings } from './benchmarkPlan.js';
+import { backendOption, loadOnto, startBackend } from './load.js';
+import { resolveModel, sourceOf } from './models.js';
+import { startProgress } from './progress.js';
+import { note, print, type Terminal } from './terminal.js';
+import { wholeNumber } from './values.js';
+
+const HELP = `
+A configuration is TARGET-CACHE-WEIGHTS: eager, cached or uncached, and one of ${schemeNames.join(', ')}.
+They are measured in turns, sample by sample, after a warm-up as long as a sample, so that their ratios are fair. Each
+becomes a Run record (p50, p95, p99, first token, tokens/s, memory, ROUGE against the reference answers) in
+results/latest, or in the file that --output names. A run that is stopped or killed goes on where it was when the same
+command is given again.
+
+--data is a JSON list of { instruction, input, output }; by default data/instructions-eval.json. A model without
+tokenizer gets prompts of --prompt-tokens ids instead.
+
+--config FILE holds the same as JSON: { "samples": 100, "configurations": ["eager-cached-f32"], "new": 64 }; the keys
+are samples, configurations, data, new, promptTokens, repeats, ignoreEos, backend, output. An option beats the file.
+
+Examples
+  $ response-time benchmark tiny-gpt2 --samples 20
+  $ response-time benchmark gpt2 --samples 3 --new 15 --configurations eager-uncached-f32,eager-cached-f32
+  $ response-time benchmark tiny-gpt2 --samples 1000 --output /tmp/final.json
+`;
+
+interface BenchmarkArguments extends Settings {
+  readonly config?: string;
+  readonly json?: true;
+}
+
+/** Adds the command to the program. */
+export function addBenchmark(program: Command, terminal: Terminal): void {
+  program
+    .command('benchmark')
+    .summary('measure configurations side by side')
+    .description('Measures a model in several configurations and writes a record of each.')
+    .argument('<model>', 'folder, embedded model or preset')
+    .option('--samples <count>', 'prompts to measure (default: 100)', wholeNumber(1))
+    .option(
+      '--configurations <names>',
+      `with commas between (default: "${DEFAULT_CONFIGURATIONS.join(',')}")`,
+      configurationNames,
+    )
+    .option('--config <file>', 'JSON file with these settings')
+    .option('--data <file>', 'dataset of instructions (default: "data/instructions-eval.json")')
+    .option('--new <count>', 'most new tokens a sample (default: 64)', wholeNumber(1))
+    .option('--prompt-tokens <count>', 'of a model without tokenizer (default: 32)', wholeNumber(1))
+    .option('--repeats <count>', 'how often each sample is measured (default: 1)', wholeNumber(1))
+    .option('--ignore-eos', 'go on after the end of an answer: equal lengths, no quality')
+    .addOption(backendOption(undefined))
+    .option('--output <file>', 'write the records there, as a JSON list')
+    .option('--json', 'print the records instead of a table')
+    .addHelpText('after', HELP)
+    .action((model: string, options: BenchmarkArguments) => runBenchmark(terminal, model, options));
+}
+
+function configurationNames(text: string): string[] {
+  const names = text.split(',').map((part) => part.trim());
+  if (names.every((name) => name !== '')) return names;
+  throw new InvalidArgumentError('Expected names with commas between.');
+}
+
+async function runBenchmark(
+  terminal: Terminal,
+  name: string,
+  { config, json, ...options }: BenchmarkArguments,
+): Promise<void> {
+  const plan = await makePlan(options, config);
+  const folder = resolveModel(name);
+  const samples = await readSamples(plan.data, plan.samples);
+  const backend = await startBackend(plan.backend);
+  const models = new Map<SchemeName, Model>();
+  try {
+    // Configurations that differ in the cache alone share their weights.
+    for (const { weights } of plan.configurations) {
+      if (!models.has(weights)) models.set(weights, await loadOnto(terminal, name, weights));
+    }
+    const runs = await measure(terminal, { plan, folder, samples, backend, models });
+    const written = await writeRuns(runs, plan.output);
+    print(terminal, json ? JSON.stringify(runs) : formatRuns(runs));
+    note(terminal, `${runs.length} ${runs.length === 1 ? 'record' : 'records'} written to ${written}`);
+  } finally {
+    for (const model of models.values()) model.dispose();
+  }
+}
+
+interface Prepared {
+  readonly plan: Plan;
+  readonly folder: string;
+  readonly samples: readonly InstructionSample[];
+  readonly backend: Backend;
+  readonly models: ReadonlyMap<SchemeName, Model>;
+}
+
+async function measure(terminal: Terminal, prepared: Prepared): Promise<Run[]> {
+  const { plan, samples, backend, models } = prepared;
+  const { benchmarkTogether } = await import('../benchmark.js');
+  const [model] = models.values();
+  const hasText = model!.tokenizer !== null && !model!.randomWeights && !plan.ignoreEos;
+  const resumeFile = resumeFileOf(prepared);
+  const progress = startProgress(terminal, 'Measuring', (done, total) => `${done} of ${total} samples`);
+  try {
+    const runs = await benchmarkTogether(await configurationsOf(prepared), {
+      samples: samples.map((sample, i) => promptOf(model!, sample, i, plan)),
+      ...(hasText && { references: samples.map(({ output }) => output) }),
+      repeats: plan.repeats,
+      resumeFile,
+      ...(isGpu(backend) && { gpu: backend.device }),
+      signal: terminal.signal,
+      onProgress: ({ done, total }: Progress) => progress.update(done, total),
+    });
+    await rm(resumeFile, { force: true });
+    return runs;
+  } catch (error) {
+    if (terminal.signal.aborted) note(terminal, 'The same command goes on where this one stopped.');
+    throw error;
+  } finally {
+    progress.stop();
+  }
+}
+
+async function configurationsOf({ plan, folder, backend, models }: Prepared) {
+  const { eagerConfiguration } = await import('../benchmark/eager.js');
+  return plan.configurations.map(({ label, cache, weights }): Configuration<readonly number[]> => {
+    const { newTokens, ignoreEos } = plan;
+    const options = { label, source: sourceOf(folder), backend: backend.name, cache, newTokens, ignoreEos };
+    return eagerConfiguration(models.get(weights)!, options);
+  });
+}
+
+function promptOf(model: Model, sample: InstructionSample, i: number, { promptTokens }: Plan): number[] {
+  if (model.tokenizer) return samplePrompt(model.tokenizer, sample);
+  return syntheticPrompt(i, promptTokens, model.vocabSize);
+}
+
+function isGpu({ name, device }: Backend): boolean {
+  return name === 'webgpu' || device.includes('GPU,') || device.endsWith('CUDA GPU');
+}
+
+/** Samples of another model, or of other settings, lie in another file; more samples of the same go on in it. */
+function resumeFileOf({ plan, folder }: Prepared): string {
+  const { samples: _, output: __, ...identity } = plan;
+  const hash = createHash('sha256').update(JSON.stringify({ folder, identity })).digest('hex').slice(0, 8);
+  return join(resultsFolder(), `benchmark-${basename(folder)}-${hash}.samples.jsonl`);
+}
+
+async function writeRuns(runs: readonly Run[], output: string | null): Promise<string> {
+  if (output === null) {
+    for (const run of runs) await writeRun(run, resultsFolder());
+    return resultsFolder();
+  }
+  await writeTextAtomically(output, `${JSON.stringify(runs, null, 1)}\n`);
+  return output;
+}
