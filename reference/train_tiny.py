@@ -61,7 +61,8 @@ def new_model(name):
     if name == "tiny-gpt2":
         shape = dict(n_embd=192, n_layer=6, n_head=6, n_positions=CONTEXT)
         dropout = dict(embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0)
-        return GPT2LMHeadModel(GPT2Config(**common, **shape, **dropout))
+        # The same function as GPT-2's gelu_new in one kernel; `save` writes the published name.
+        return GPT2LMHeadModel(GPT2Config(**common, **shape, **dropout, activation_function="gelu_pytorch_tanh"))
     shape = dict(hidden_size=192, intermediate_size=512, num_hidden_layers=6, num_attention_heads=6)
     heads = dict(num_key_value_heads=2, head_dim=32, max_position_embeddings=CONTEXT, sliding_window=None)
     return MistralForCausalLM(MistralConfig(**common, **shape, **heads, rms_norm_eps=1e-5, tie_word_embeddings=False))
@@ -175,6 +176,8 @@ def save(model, tokenizer, folder):
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["torch_dtype"] = config.pop("dtype", "float16")
+    if "activation_function" in config:
+        config["activation_function"] = "gelu_new"
     if "rope_parameters" in config:
         config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
     path.write_text(json.dumps(config, indent=2) + "\n")
