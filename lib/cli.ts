@@ -7,6 +7,7 @@ import { addBenchmark } from './cli/benchmark.js';
 import { addGenerate } from './cli/generate.js';
 import { addInspect } from './cli/inspect.js';
 import { addModel } from './cli/model.js';
+import { addNotebook } from './cli/notebook.js';
 import { addQuantize } from './cli/quantize.js';
 import { addResults } from './cli/results.js';
 import { processTerminal, reportFailure, type Terminal } from './cli/terminal.js';
@@ -26,6 +27,16 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bad input
 2 a quality gate not passed, 130 stopped by Ctrl-C. RT_DEBUG=1 adds the stack to an error.
 `;
 
+const COMMANDS = [
+  addGenerate,
+  addInspect,
+  addQuantize,
+  addBenchmark,
+  addModel,
+  addResults,
+  addNotebook,
+] as const;
+
 /** The whole command line, writing to this terminal. */
 export function createProgram(terminal: Terminal): Command {
   const program = new Command('response-time')
@@ -33,8 +44,7 @@ export function createProgram(terminal: Terminal): Command {
     .version(VERSION, '--version', 'print the version')
     .helpOption('-h, --help', 'explain a command, with examples')
     .addHelpText('after', HELP);
-  for (const addCommand of [addGenerate, addBenchmark, addInspect, addQuantize, addModel, addResults])
-    addCommand(program, terminal);
+  for (const addCommand of COMMANDS) addCommand(program, terminal);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => terminal.output.write(text),
@@ -65,8 +75,9 @@ export async function main(args: readonly string[], terminal: Terminal): Promise
     terminal.signal.throwIfAborted();
     return terminal.exitCode;
   } catch (error) {
-    const isHelp = error instanceof CommanderError && error.exitCode === 0;
-    return isHelp ? 0 : reportFailure(terminal, error);
+    // Help that was asked for, or that commander gave where a part of the command is missing: it says enough.
+    if (error instanceof CommanderError && /help|version/i.test(error.code)) return error.exitCode;
+    return reportFailure(terminal, error);
   }
 }
 
