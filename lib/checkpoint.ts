@@ -12,7 +12,8 @@ import {
   type TensorHeader,
 } from './checkpoint/entry.js';
 import { maxHeaderBytes, parseHeader } from './checkpoint/header.js';
-import { contiguousBytes } from './checkpoint/strided.js';
+import { contiguousBytes, spanBytes } from './checkpoint/strided.js';
+import { readPickledHeader } from './pickle.js';
 import type { FloatWeight } from './tensor.js';
 
 /** An open checkpoint of one file or many shards. Close it when done. */
@@ -84,7 +85,7 @@ async function openFile(file: string, handles: Map<string, FileHandle>): Promise
     fileBytes: stats.size,
     read: (start: number, end: number) => readAt(handle, file, start, end),
   };
-  return readSafetensorsHeader(source);
+  return /\.(bin|pt|pth)$/.test(file) ? readPickledHeader(source) : readSafetensorsHeader(source);
 }
 
 async function readSafetensorsHeader({ file, fileBytes, read }: ByteSource): Promise<TensorHeader> {
@@ -201,8 +202,10 @@ class FileCheckpoint implements Checkpoint {
 
   async readBytes(name: string): Promise<Uint8Array> {
     const entry = this.entry(name);
-    const bytes = await readAt(this.#handle(entry.file), entry.file, entry.start, entry.start + entry.bytes);
-    return entry.strides ? contiguousBytes(bytes, entry) : bytes;
+    const { file, start, bytes } = entry;
+    const end = start + (entry.strides ? spanBytes(entry) : bytes);
+    const read = await readAt(this.#handle(file), file, start, end);
+    return entry.strides ? contiguousBytes(read, entry) : read;
   }
 
   async readSlice(name: string, startByte: number, endByte: number): Promise<Uint8Array> {
