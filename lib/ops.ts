@@ -37,12 +37,14 @@ export function linear(x: tf.Tensor, kernel: Weight, bias?: Weight): tf.Tensor {
   checkWidth('linear', x, inDim);
   const native = runNative('Linear', { x }, { weight: kernel, transposed: false });
   if (native) return bias ? tf.add(native, vector(bias)) : native;
-  const rows = tf.reshape(x, [-1, inDim]) as tf.Tensor2D;
-  const weights = tensorOf(kernel, false) as tf.Tensor2D;
-  const product = bias
-    ? tf.fused.matMul({ a: rows, b: weights, bias: vector(bias) })
-    : tf.matMul(rows, weights);
-  return tf.reshape(product, [...x.shape.slice(0, -1), outDim]);
+  return tf.tidy(() => {
+    const rows = tf.reshape(x, [-1, inDim]) as tf.Tensor2D;
+    const weights = tensorOf(kernel, false) as tf.Tensor2D;
+    const product = bias
+      ? tf.fused.matMul({ a: rows, b: weights, bias: vector(bias) })
+      : tf.matMul(rows, weights);
+    return tf.reshape(product, [...x.shape.slice(0, -1), outDim]);
+  });
 }
 
 /**
@@ -56,10 +58,12 @@ export function unembed(x: tf.Tensor, embedding: Weight): tf.Tensor {
   checkWidth('unembed', x, dim);
   const native = runNative('Linear', { x }, { weight: embedding, transposed: true });
   if (native) return native;
-  const rows = tf.reshape(x, [-1, dim]);
-  // tfjs multiplies by a transposed matrix five times slower on wasm, so the head is turned once and kept.
-  const product = tf.matMul(rows as tf.Tensor2D, tensorOf(embedding, true) as tf.Tensor2D);
-  return tf.reshape(product, [...x.shape.slice(0, -1), vocab]);
+  return tf.tidy(() => {
+    const rows = tf.reshape(x, [-1, dim]);
+    // tfjs multiplies by a transposed matrix five times slower on wasm, so the head is turned once and kept.
+    const product = tf.matMul(rows as tf.Tensor2D, tensorOf(embedding, true) as tf.Tensor2D);
+    return tf.reshape(product, [...x.shape.slice(0, -1), vocab]);
+  });
 }
 
 /**
@@ -70,7 +74,8 @@ export function unembed(x: tf.Tensor, embedding: Weight): tf.Tensor {
  */
 export function embed(embedding: Weight, indices: tf.Tensor): tf.Tensor {
   return (
-    runNative('Embed', { indices }, { weight: embedding }) ?? tf.gather(tensorOf(embedding, false), indices)
+    runNative('Embed', { indices }, { weight: embedding }) ??
+    tf.tidy(() => tf.gather(tensorOf(embedding, false), indices))
   );
 }
 
@@ -151,7 +156,7 @@ const kept = new WeakMap<Weight, Map<string, tf.Tensor>>();
 /**
  * The float32 tensor of a Weight on the current backend.
  * A float Weight is decoded once and kept. An integer Weight is decoded anew at each call and belongs to the
- * caller's tidy: its memory stays that of the integers, and its speed is that of decoding (compile it for speed).
+ * operation's tidy: its memory stays that of the integers, and its speed is that of decoding (compile it for speed).
  */
 function tensorOf(weight: Weight, transposed: boolean): tf.Tensor {
   if (weight.kind !== 'float') return makeTensor(weight, transposed);
