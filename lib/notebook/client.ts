@@ -62,9 +62,12 @@ async function freePort(): Promise<number> {
   return typeof address === 'object' && address ? address.port : 0;
 }
 
-/** Unix sockets where zeromq has them, else (Windows) ports on loopback. */
+/** Systems limit the path of a Unix socket to about 100 bytes. */
+const SOCKET_PATH_LIMIT = 90;
+
+/** Unix sockets where zeromq has them, else (Windows, or too long a path) ports on loopback. */
 async function chooseConnection(folder: string): Promise<Connection> {
-  if (capability.ipc && !process.env.RESPONSE_TIME_TCP)
+  if (capability.ipc && !process.env.RESPONSE_TIME_TCP && folder.length < SOCKET_PATH_LIMIT)
     return { transport: 'ipc', ip: join(folder, 'kernel'), ports: [1, 2, 3, 4, 5] };
   return { transport: 'tcp', ip: '127.0.0.1', ports: await Promise.all(Array.from({ length: 5 }, freePort)) };
 }

@@ -2,7 +2,7 @@
 // In: .ipynb (nbformat 4). Out: the same, nbformat 4.5.
 // Source: nbformat 4.5's schema; papermill for parameters; nbclient for carriage returns.
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 /** Data by MIME type: text or parsed JSON. */
@@ -120,7 +120,7 @@ export function writeWhole(path: string, text: string): void {
     writeFileSync(partial, text);
     renameSync(partial, path);
   } catch (error) {
-    rmSync(partial, { force: true });
+    if (existsSync(partial)) rmSync(partial);
     throw new Error(`${path}: cannot be written: ${(error as Error).message}`);
   }
 }
