@@ -54,7 +54,7 @@ export interface Run {
   readonly cache: boolean;
   /** Prompt tokens of the longest sample. */
   readonly promptTokens: number;
-  /** New tokens of the longest sample. */
+  /** New tokens asked for; a sample that met its end has fewer. */
   readonly newTokens: number;
   /** Sequences generated at once. */
   readonly batch: number;

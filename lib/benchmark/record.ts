@@ -40,7 +40,7 @@ export function toRun<Sample>(
     mode,
     cache,
     promptTokens: Math.max(...raw.promptTokens),
-    newTokens: Math.max(...raw.newTokens),
+    newTokens: configuration.newTokens,
     batch,
     compile: compile?.() ?? null,
     samples: raw,
