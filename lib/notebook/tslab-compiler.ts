@@ -21,6 +21,8 @@ interface Compiler {
 /** What is used of TypeScript's file system. */
 interface System {
   watchDirectory(path: string, changed: unknown, recursive?: boolean, options?: unknown): unknown;
+  setTimeout(callback: () => void, ms: number): unknown;
+  clearTimeout(timer: unknown): void;
 }
 
 /** A module that a cell imports by a relative path, compiled. */
@@ -35,6 +37,26 @@ interface Converter {
 const LIBRARIES = ['es2023', 'dom', 'dom.iterable', 'dom.asynciterable'];
 
 /**
+ * Lets a second timer wait. The compiler has two, but tslab holds one and throws at the other: a new file anywhere near
+ * a failed import would fail the next cell.
+ */
+function allowLookupTimer(system: System): void {
+  const { setTimeout: hold, clearTimeout: release } = system;
+  const lookups = new Set<unknown>();
+  system.setTimeout = (callback, ms) => {
+    if (callback.name !== 'invalidateResolutionsOfFailedLookup') return hold(callback, ms);
+    const timer = setTimeout(() => {
+      lookups.delete(timer);
+      callback();
+    }, ms).unref();
+    lookups.add(timer);
+    return timer;
+  };
+  system.clearTimeout = (timer) =>
+    lookups.delete(timer) ? clearTimeout(timer as NodeJS.Timeout) : release(timer);
+}
+
+/**
  * Checks cells with `strict`, and lets them use what Node 20 has of ES2023 and of the DOM (fetch, AbortSignal).
  * @param require finds tslab; called before tslab is loaded
  */
@@ -45,6 +67,7 @@ export function compileStrictly(require: Require): void {
     existsSync(join(dirname(path), file)),
   );
   const createWatchCompilerHost: Compiler['createWatchCompilerHost'] = (files, options, system, ...rest) => {
+    allowLookupTimer(system);
     const { watchDirectory } = system;
     // Whole trees would be thousands of watched folders: this project's packages and results.
     system.watchDirectory = (path, changed, _recursive, ...others) =>
