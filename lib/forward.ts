@@ -32,6 +32,12 @@ export type Forward<Params extends ParamTree = ParamTree> = (
   cache: KVCache,
 ) => Promise<ForwardOutput>;
 
+/** A model's logits of every token of a text at once, [tokens, vocab]: for measuring texts, not for writing them. */
+export type EveryLogits<Params extends ParamTree = ParamTree> = (
+  params: Params,
+  tokens: readonly number[],
+) => Promise<Float32Array>;
+
 /** Runs a model op by op on the current tfjs backend; nothing but the result outlives the call. */
 export function eager<Params extends ParamTree>(forward: ForwardFunction<Params>): Forward<Params> {
   return async (params, input, cache) => {

@@ -3,7 +3,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { CacheSpec, KVCache } from './cache.js';
 import { allocate, cacheBytes, disposeCache } from './cache.js';
-import type { Forward } from './forward.js';
+import type { EveryLogits, Forward } from './forward.js';
 import { forwardInput } from './forward.js';
 import type { Sampling } from './sample.js';
 import { checkSampling, GREEDY, randomKey, sampleToken } from './sample.js';
@@ -15,6 +15,8 @@ import { createTextStream } from './tokenizer.js';
 export interface GenerativeModel {
   readonly params: ParamTree;
   readonly forward: Forward;
+  /** Absent: texts are measured through `forward`, token by token. */
+  readonly everyLogits?: EveryLogits;
   readonly vocabSize: number;
   readonly maxPositions: number;
   /** The cache for this many tokens. */

@@ -9,7 +9,7 @@ import type { GenerativeModel } from './generate.js';
 import { configReader } from './models/config.js';
 import { gpt2Network, parseGpt2Config } from './models/gpt2.js';
 import { gpt2WeightMap } from './models/gpt2.weights.js';
-import { cacheSpecOf, forwardOf, type ModelConfig, type Network } from './models/layers.js';
+import { cacheSpecOf, everyLogitsOf, forwardOf, type ModelConfig, type Network } from './models/layers.js';
 import { mistralNetwork, parseMistralConfig } from './models/mistral.js';
 import { mistralWeightMap } from './models/mistral.weights.js';
 import { releaseTensors } from './ops.js';
@@ -46,6 +46,11 @@ export interface Model extends GenerativeModel, Architecture {
 
 export interface LoadOptions {
   readonly scheme?: Scheme;
+  /**
+   * Decodes quantized Weights to float32 once, not at each use: the same numbers bit for bit and far faster op by op,
+   * in the memory of float32. For measuring quality.
+   */
+  readonly widen?: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
 }
@@ -63,7 +68,8 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   const checkpoint = await openCheckpoint(folder);
   try {
     const stored = await loadParams<ParamTree>(checkpoint, architecture.weightMap, options);
-    const params = quantizeParams(stored, scheme);
+    const quantized = quantizeParams(stored, scheme);
+    const params = options.widen ? quantizeParams(quantized, { name: 'f32' }) : quantized;
     return describeModel(folder, architecture, checkpoint, params, { scheme, tokenizer, eosIds });
   } finally {
     await checkpoint.close();
@@ -131,6 +137,7 @@ function describeModel(
     params,
     forwardFunction,
     forward: eager(forwardFunction),
+    everyLogits: everyLogitsOf(network),
     vocabSize: config.vocabSize,
     maxPositions: config.maxPositions,
     cacheSpec: (capacity) => cacheSpecOf(config, capacity),

@@ -3,8 +3,8 @@
 // so that a traced program serves every length.
 import * as tf from '@tensorflow/tfjs-core';
 import type { CacheSpec, CacheStep, KVCache } from '../cache.js';
-import { closeStep, openStep } from '../cache.js';
-import type { ForwardFunction, ForwardInput } from '../forward.js';
+import { allocate, closeStep, openStep } from '../cache.js';
+import { type EveryLogits, type ForwardFunction, type ForwardInput, forwardInput } from '../forward.js';
 import { vector } from '../ops.js';
 import type { ParamTree, Weight } from '../tensor.js';
 
@@ -67,6 +67,20 @@ export function forwardOf<Params extends ParamTree>(network: Network<Params>): F
     const states = hiddenStates(network, params, input, cache);
     const logits = network.head(params, lastToken(states.hidden, input.count)) as tf.Tensor2D;
     return { logits, cache: states.cache };
+  };
+}
+
+/** As forwardOf, for one row and without a cache: the logits of every token, [tokens, vocab]. */
+export function everyLogitsOf<Params extends ParamTree>(network: Network<Params>): EveryLogits<Params> {
+  return async (params, tokens) => {
+    const logits = tf.tidy(() => {
+      const cache = allocate(cacheSpecOf(network.config, tokens.length), 1);
+      const { hidden } = hiddenStates(network, params, forwardInput([tokens], [0]), cache);
+      return network.head(params, hidden);
+    });
+    const values = (await logits.data()) as Float32Array;
+    logits.dispose();
+    return values;
   };
 }
 
