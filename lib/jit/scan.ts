@@ -1,0 +1,206 @@
+// lib/jit/scan.ts: a loop as one operation. Inside a traced function: a Scan Node, its step traced once. Outside: a plain
+// loop over the same step, for comparison. Source: jax.lax.scan, the part that decoding needs.
+
+import * as tf from '@tensorflow/tfjs-core';
+import { GraphBuilder } from './build.js';
+import type { Graph, Value } from './graph.js';
+import { bracket } from './infer.js';
+import type { Tracer } from './trace.js';
+import { activeTracer } from './trace.js';
+import { mapTree } from './trees.js';
+
+/** What a step gives: the next carry, and optionally an output, which is stacked over the steps. */
+export interface ScanStep<Carry, Output> {
+  readonly carry: Carry;
+  readonly output?: Output;
+}
+
+export interface ScanOptions<Carry> {
+  /** Looked at after each step: a bool scalar; true ends the loop. What the outputs have left is 0. */
+  readonly until?: (carry: Carry) => tf.Tensor;
+}
+
+/** The last carry; the outputs of all steps, with a first axis of `length`; how many steps ran (int32 scalar). */
+export interface ScanResult<Carry, Output> {
+  readonly carry: Carry;
+  readonly outputs: Output;
+  readonly steps: tf.Tensor;
+}
+
+/**
+ * Runs `step` on its own result `length` times.
+ * @param step pure tfjs function; the carry that it returns has the structure, shapes and types of the one it gets
+ * @param carry tree of tensors (plain values in it stay as they are)
+ * @param length steps at most
+ * @throws TypeError if a leaf of the carry changes its shape, type or plain value (names it)
+ */
+export function scan<Carry, Output = undefined>(
+  step: (carry: Carry) => ScanStep<Carry, Output>,
+  carry: Carry,
+  length: number,
+  options: ScanOptions<Carry> = {},
+): ScanResult<Carry, Output> {
+  if (!Number.isInteger(length) || length < 0)
+    throw new RangeError(`scan: expected a length of 0 or more steps, received ${length}`);
+  const tracer = activeTracer();
+  return tracer ? traceScan(tracer, step, carry, length, options) : runScan(step, carry, length, options);
+}
+
+/** What a leaf of a carry has to keep. */
+interface LeafType {
+  readonly path: string;
+  readonly type: string;
+}
+
+function leafTypes(tree: unknown): LeafType[] {
+  const leaves: LeafType[] = [];
+  mapTree(tree, {
+    tensor: ({ dtype, shape }, path) => leaves.push({ path, type: `${dtype}${bracket(shape)}` }),
+    weight: (_, path) => leaves.push({ path, type: 'a Weight' }),
+    plain: (value, path) => leaves.push({ path, type: JSON.stringify(value) ?? 'undefined' }),
+  });
+  return leaves;
+}
+
+function checkCarry(before: readonly LeafType[], next: unknown): void {
+  const after = leafTypes(next);
+  for (let i = 0; i < Math.max(before.length, after.length); i++) {
+    const [expected, received] = [before[i], after[i]];
+    if (expected?.path === received?.path && expected?.type === received?.type) continue;
+    const path = expected?.path ?? received?.path;
+    const isNumber = expected && /^-?\d/.test(expected.type) && expected.path === received?.path;
+    const hint = isNumber ? '; a number that changes has to be a tensor, such as tf.scalar(0, "int32")' : '';
+    const found = received?.path === path ? received?.type : 'nothing';
+    throw new TypeError(
+      `scan: carry ${path || 'itself'}: expected ${expected?.type ?? 'nothing'} as before the step, received ${found}${hint}`,
+    );
+  }
+}
+
+/** Tensors of a tree in order, and a way to put others in their places. */
+function tensorsOf(tree: unknown): {
+  tensors: tf.Tensor[];
+  rebuild: (tensors: readonly tf.Tensor[]) => unknown;
+} {
+  const tensors: tf.Tensor[] = [];
+  const keep = (value: unknown): unknown => value;
+  mapTree(tree, { tensor: (tensor) => tensors.push(tensor), weight: keep, plain: keep });
+  const rebuild = (others: readonly tf.Tensor[]): unknown => {
+    let at = 0;
+    return mapTree(tree, { tensor: () => others[at++], weight: keep, plain: keep });
+  };
+  return { tensors, rebuild };
+}
+
+function traceScan<Carry, Output>(
+  tracer: Tracer,
+  step: (carry: Carry) => ScanStep<Carry, Output>,
+  carry: Carry,
+  length: number,
+  { until }: ScanOptions<Carry>,
+): ScanResult<Carry, Output> {
+  const before = leafTypes(carry);
+  const first = tensorsOf(carry);
+  const outer = tracer.builder;
+  const inits = first.tensors.map((tensor) => outer.resolve(tracer.valueOf(tensor)));
+  const inner = new GraphBuilder(outer);
+  tracer.builder = inner;
+  try {
+    const carried = first.tensors.map((tensor, i) => {
+      return tracer.tensorOf(inner.input(inits[i]!.dtype, tensor.shape));
+    });
+    const result = step(first.rebuild(carried) as Carry);
+    checkCarry(before, result.carry);
+    const next = tensorsOf(result.carry);
+    const output = tensorsOf(result.output);
+    const ends = until ? [untilValue(tracer, until(result.carry))] : [];
+    const valuesOf = (tensors: readonly tf.Tensor[]): Value[] =>
+      tensors.map((tensor) => tracer.valueOf(tensor));
+    const body = inner.finish([...valuesOf(next.tensors), ...valuesOf(output.tensors), ...ends]);
+    tracer.builder = outer;
+    const results = addScan(outer, inner, body, inits, length, ends.length > 0);
+    const tensors = results.map((value) => tracer.tensorOf(value));
+    return {
+      carry: first.rebuild(tensors.slice(0, inits.length)) as Carry,
+      outputs: output.rebuild(tensors.slice(inits.length, -1)) as Output,
+      steps: tensors.at(-1)!,
+    };
+  } finally {
+    tracer.builder = outer;
+  }
+}
+
+function addScan(
+  outer: GraphBuilder,
+  inner: GraphBuilder,
+  body: Graph,
+  inits: readonly Value[],
+  length: number,
+  until: boolean,
+): Value[] {
+  const inputs = [...inits, ...inner.captures];
+  return outer.add('Scan', inputs, { length, carry: inits.length, until, body });
+}
+
+function untilValue(tracer: Tracer, flag: tf.Tensor): Value {
+  if (flag.size !== 1)
+    throw new TypeError(`scan: until: expected a bool scalar, received ${bracket(flag.shape)}`);
+  const builder = tracer.builder;
+  return builder.cast(builder.reshape(builder.resolve(tracer.valueOf(flag)), []), 'bool');
+}
+
+/** The same loop with values: each step's tensors are freed but for the carry and the outputs. */
+function runScan<Carry, Output>(
+  step: (carry: Carry) => ScanStep<Carry, Output>,
+  carry: Carry,
+  length: number,
+  { until }: ScanOptions<Carry>,
+): ScanResult<Carry, Output> {
+  const before = leafTypes(carry);
+  let held = carry;
+  let template: unknown;
+  const rounds: tf.Tensor[][] = [];
+  const isOurs = (): boolean => rounds.length > 0;
+  for (let ended = false; rounds.length < length && !ended; ) {
+    const result = tf.tidy(() => {
+      const { carry: next, output } = step(held);
+      const done = until ? until(next).dataSync()[0] !== 0 : false;
+      return { next: next as tf.TensorContainer, output: output as tf.TensorContainer, done };
+    }) as { next: Carry; output: Output; done: boolean };
+    checkCarry(before, result.next);
+    if (isOurs()) disposeExcept(held, result.next);
+    held = result.next;
+    template = result.output;
+    rounds.push(tensorsOf(result.output).tensors);
+    ended = result.done;
+  }
+  const outputs = tensorsOf(template);
+  const stacked = outputs.tensors.map((_, i) =>
+    stack(
+      rounds.map((round) => round[i]!),
+      length,
+    ),
+  );
+  return {
+    carry: held,
+    outputs: outputs.rebuild(stacked) as Output,
+    steps: tf.scalar(rounds.length, 'int32'),
+  };
+}
+
+function disposeExcept(tree: unknown, kept: unknown): void {
+  const keep = new Set(tensorsOf(kept).tensors);
+  for (const tensor of tensorsOf(tree).tensors) if (!keep.has(tensor)) tensor.dispose();
+}
+
+/** [steps taken, ...] -> [length, ...], the rest 0; the rows are freed. */
+function stack(rows: readonly tf.Tensor[], length: number): tf.Tensor {
+  const stacked = tf.tidy(() => {
+    const [first] = rows as [tf.Tensor];
+    const missing = length - rows.length;
+    const rest = missing > 0 ? [tf.zeros([missing, ...first.shape], first.dtype)] : [];
+    return tf.concat([tf.stack([...rows]), ...rest], 0);
+  });
+  tf.dispose([...rows]);
+  return stacked;
+}
