@@ -8,6 +8,7 @@ import { addGenerate } from './cli/generate.js';
 import { addInspect } from './cli/inspect.js';
 import { addModel } from './cli/model.js';
 import { addNotebook } from './cli/notebook.js';
+import { addQuality } from './cli/quality.js';
 import { addQuantize } from './cli/quantize.js';
 import { addResults } from './cli/results.js';
 import { processTerminal, reportFailure, type Terminal } from './cli/terminal.js';
@@ -32,6 +33,7 @@ const COMMANDS = [
   addInspect,
   addQuantize,
   addBenchmark,
+  addQuality,
   addModel,
   addResults,
   addNotebook,

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { formatError } from '../lib/cli/errors.js';
 import { createProgram } from '../lib/cli.js';
 import { built } from './built.js';
@@ -20,33 +20,33 @@ beforeAll(async () => {
 });
 afterAll(() => rm(scratch, { recursive: true }));
 
+const CPU = ['--backend', 'cpu'];
 const start = (...args: string[]) => spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8' });
 
 describe('the program as it is started', () => {
-  test('--help and no arguments explain', () => {
-    const { status, stdout, stderr } = start('--help');
-    expect([status, stderr]).toEqual([0, '']);
-    expect(stdout).toMatch(/Usage: response-time .*generate/s);
-    expect(start().stdout).toBe(stdout);
-  });
-
-  test('bad input ends with 1 and one line; RT_DEBUG adds the stack', () => {
+  test('bad input ends with 1 and one line', () => {
     const { status, stdout, stderr } = start('generate', model);
     expect([status, stdout]).toEqual([1, '']);
     expect(stderr).toMatch(/^error: [^\n]+\n$/);
-    const env = { ...process.env, RT_DEBUG: '1' };
-    const debugged = spawnSync(process.execPath, [bin, 'generate', model], { encoding: 'utf8', env });
-    expect(debugged.stderr).toMatch(/^error: [^\n]+\n.*\n +at /s);
   });
 
   test('one generation: one JSON object on stdout, nothing on stderr', () => {
-    const { status, stdout, stderr } = start('generate', model, '--prompt', 'Hi', '--new', '4', '--json');
+    const { status, stdout, stderr } = start(
+      'generate',
+      model,
+      ...CPU,
+      '--prompt',
+      'Hi',
+      '--new',
+      '4',
+      '--json',
+    );
     expect([status, stderr]).toEqual([0, '']);
     expect(JSON.parse(stdout)).toMatchObject({ promptIds: [72, 105], model: 'model' });
   });
 
   test('a reader that goes away early is no failure', async () => {
-    const child = spawn(process.execPath, [bin, 'generate', model, '--prompt', 'Hi', '--new', '40']);
+    const child = spawn(process.execPath, [bin, 'generate', model, ...CPU, '--prompt', 'Hi', '--new', '40']);
     let stderr = '';
     child.stderr.on('data', (chunk) => (stderr += chunk));
     child.stdout.destroy();
@@ -59,12 +59,26 @@ describe('the program as it is started', () => {
     ['SIGINT', 130],
     ['SIGTERM', 143],
   ] as const)('%s ends it with %i', async (signal, expected) => {
-    const args = ['generate', model, '--prompt', 'Hi', '--new', '40', '--ignore-eos', '--no-cache'];
+    const args = ['generate', model, ...CPU, '--prompt', 'Hi', '--new', '40', '--ignore-eos', '--no-cache'];
     const child = spawn(process.execPath, [bin, ...args]);
     child.stdout.once('data', () => child.kill(signal));
     const status = await new Promise((ended) => child.on('close', ended));
     expect(status).toBe(expected);
   });
+});
+
+test('--help and no arguments explain', async () => {
+  const { exitCode, stdout, stderr } = await runCli(['--help']);
+  expect([exitCode, stderr]).toEqual([0, '']);
+  expect(stdout).toMatch(/Usage: response-time .*generate.*Start here/s);
+  expect((await runCli([])).stdout).toBe(stdout);
+});
+
+test('RT_DEBUG adds the stack to an error', async () => {
+  vi.stubEnv('RT_DEBUG', '1');
+  const { stderr } = await runCli(['generate', 'no-such-model', '--prompt', 'a']);
+  vi.unstubAllEnvs();
+  expect(stderr).toMatch(/^error: [^\n]+\n.*\n +at /s);
 });
 
 test('every command explains itself with examples', async () => {

@@ -2,24 +2,12 @@
 
 import { basename } from 'node:path';
 import type { Command } from 'commander';
-import type { Checkpoint } from '../checkpoint.js';
-import {
-  cacheBytesPerToken,
-  eagerTensorBytes,
-  forecastCacheBytes,
-  forecastWeightBytes,
-  type ParameterShape,
-  parameterCount,
-  parametersOf,
-} from '../forecast.js';
-import type { Architecture } from '../model.js';
+import { cacheBytesPerToken, forecastCacheBytes } from '../forecast.js';
 import type { ModelConfig } from '../models/layers.js';
-import { type SchemeName, schemeNames } from '../quantize.js';
 import { alignColumns } from '../results/compare.js';
-import type { FloatDType } from '../tensor.js';
-import type { Tokenizer } from '../tokenizer.js';
+import { type CheckpointFacts, forecastFolder, type SchemeForecast } from './forecast.js';
 import { type MachineMemory, machineMemory } from './machine.js';
-import { hasWeights, resolveModel } from './models.js';
+import { resolveModel } from './models.js';
 import { print, type Terminal } from './terminal.js';
 import { formatBytes, formatCount } from './units.js';
 import { wholeNumber } from './values.js';
@@ -34,7 +22,8 @@ Reads config.json and the headers of the weights, never the weights: a 14 GB mod
 weights in the folder the forecast is made from config.json alone.
 
 Sizes are of the weights in their stored type, plus the cache of keys and values for the whole context. Running op by
-op (--target eager) also makes a float32 tensor of each weight: the last column.
+op (--target eager) also makes float32 tensors, of float weights all at once, of integer ones one at a time: the last
+column.
 
 Examples
   $ response-time inspect tiny-gpt2
@@ -60,11 +49,7 @@ async function runInspect(terminal: Terminal, name: string, options: InspectArgu
   print(terminal, options.json ? JSON.stringify(inspection) : describe(inspection));
 }
 
-interface SchemeForecast {
-  readonly scheme: SchemeName;
-  readonly weightBytes: number;
-  readonly totalBytes: number;
-  readonly eagerTotalBytes: number;
+interface SchemeFit extends SchemeForecast {
   readonly fitsMemory: boolean;
   /** null without a GPU whose memory is known. */
   readonly fitsGpu: boolean | null;
@@ -80,17 +65,8 @@ interface Inspection {
   readonly tokenizer: { readonly vocabSize: number; readonly chatTemplate: boolean } | null;
   readonly eosIds: readonly number[];
   readonly cache: { readonly bytesPerToken: number; readonly tokens: number; readonly bytes: number };
-  readonly schemes: readonly SchemeForecast[];
+  readonly schemes: readonly SchemeFit[];
   readonly machine: MachineMemory;
-}
-
-interface CheckpointFacts {
-  readonly files: readonly string[];
-  /** Everything in the files, by type; what is no parameter included. */
-  readonly tensors: Readonly<Record<string, { readonly tensors: number; readonly bytes: number }>>;
-  /** The scheme of a checkpoint that `quantize` wrote. */
-  readonly quantized: string | null;
-  readonly note: string | null;
 }
 
 async function inspect(folder: string, context?: number): Promise<Inspection> {
@@ -103,79 +79,31 @@ async function inspect(folder: string, context?: number): Promise<Inspection> {
       `--context: expected at most the model's context of ${config.maxPositions} tokens, received ${context}`,
     );
   }
-  const tokenizer: Tokenizer | null = await loadTokenizer(folder);
-  const { checkpoint, parameters, weightBytes } = await readWeights(folder, architecture);
-  const machine = await machineMemory();
   const tokens = context ?? config.maxPositions;
-  const cacheBytes = forecastCacheBytes(config, tokens);
-  const forecast = (scheme: SchemeName): SchemeForecast => {
-    const bytes = scheme === 'stored' ? weightBytes : forecastWeightBytes(parameters, { name: scheme });
-    const totalBytes = bytes + cacheBytes;
-    return {
-      scheme,
-      weightBytes: bytes,
-      totalBytes,
-      eagerTotalBytes: totalBytes + eagerTensorBytes(parameters, config),
-      fitsMemory: totalBytes < machine.memoryBytes,
-      fitsGpu: machine.gpu && totalBytes < machine.gpu.memoryBytes,
-    };
-  };
+  const tokenizer = await loadTokenizer(folder);
+  const { checkpoint, parameters, schemes } = await forecastFolder(folder, architecture, tokens);
+  const machine = await machineMemory();
   return {
     name: basename(folder),
     folder,
     family,
     config,
-    parameters: parameterCount(parameters),
+    parameters,
     checkpoint,
     tokenizer: tokenizer && { vocabSize: tokenizer.vocabSize, chatTemplate: tokenizer.hasChatTemplate },
     eosIds: await readEosIds(folder, tokenizer, config.vocabSize),
-    cache: { bytesPerToken: cacheBytesPerToken(config), tokens, bytes: cacheBytes },
-    // What is rounded already is not rounded again.
-    schemes: (checkpoint?.quantized ? (['stored'] as const) : schemeNames).map(forecast),
+    cache: {
+      bytesPerToken: cacheBytesPerToken(config),
+      tokens,
+      bytes: forecastCacheBytes(config, tokens),
+    },
+    schemes: schemes.map((forecast) => ({
+      ...forecast,
+      fitsMemory: forecast.totalBytes < machine.memoryBytes,
+      fitsGpu: machine.gpu && forecast.totalBytes < machine.gpu.memoryBytes,
+    })),
     machine,
   };
-}
-
-interface WeightFacts {
-  readonly checkpoint: CheckpointFacts | null;
-  readonly parameters: readonly ParameterShape[];
-  /** Of the parameters as they are stored. */
-  readonly weightBytes: number;
-}
-
-async function readWeights(folder: string, { weightMap }: Architecture): Promise<WeightFacts> {
-  const { openCheckpoint } = await import('../checkpoint.js');
-  if (!hasWeights(folder)) {
-    const parameters = parametersOf(weightMap, 'f16');
-    return { checkpoint: null, parameters, weightBytes: forecastWeightBytes(parameters, { name: 'stored' }) };
-  }
-  const checkpoint = await openCheckpoint(folder);
-  try {
-    const { planConversion } = await import('../convert.js');
-    const steps = await planConversion(checkpoint, weightMap);
-    const parameters = steps.map(({ source, target, shape }) => {
-      return { path: target, shape, stored: checkpoint.entry(source).dtype as FloatDType };
-    });
-    const names = steps.flatMap(({ source }) => [source, `${source}.scales`]);
-    const weightBytes = names
-      .filter((name) => checkpoint.has(name))
-      .reduce((bytes, name) => bytes + checkpoint.entry(name).bytes, 0);
-    return { checkpoint: checkpointFacts(checkpoint), parameters, weightBytes };
-  } finally {
-    await checkpoint.close();
-  }
-}
-
-function checkpointFacts(checkpoint: Checkpoint): CheckpointFacts {
-  const tensors: Record<string, { tensors: number; bytes: number }> = {};
-  for (const name of checkpoint.names()) {
-    const { dtype, bytes } = checkpoint.entry(name);
-    tensors[dtype] ??= { tensors: 0, bytes: 0 };
-    tensors[dtype].tensors += 1;
-    tensors[dtype].bytes += bytes;
-  }
-  const { scheme = null, note = null } = checkpoint.metadata;
-  return { files: checkpoint.files.map((file) => basename(file)), tensors, quantized: scheme, note };
 }
 
 function describe(inspection: Inspection): string {

@@ -4,9 +4,11 @@ import { Option } from 'commander';
 import type { Backend, BackendName } from '../backend.js';
 import type { Model } from '../model.js';
 import type { SchemeName } from '../quantize.js';
+import type { SchemeForecast } from './forecast.js';
+import { usableMemoryBytes } from './machine.js';
 import { resolveModel } from './models.js';
 import { startProgress } from './progress.js';
-import type { Terminal } from './terminal.js';
+import { note, type Terminal } from './terminal.js';
 import { formatBytes } from './units.js';
 
 export type BackendChoice = BackendName | 'auto';
@@ -38,13 +40,15 @@ export async function startBackend(choice: BackendChoice): Promise<Backend> {
  */
 export async function loadOnto(terminal: Terminal, name: string, weights: SchemeName): Promise<Model> {
   const { loadModel } = await import('../model.js');
+  const folder = resolveModel(name);
+  await warnOfMemory(terminal, folder, weights);
   const progress = startProgress(
     terminal,
     `Loading ${name}`,
     (done, total) => `${formatBytes(done)} of ${formatBytes(total)}`,
   );
   try {
-    const model = await loadModel(resolveModel(name), {
+    const model = await loadModel(folder, {
       scheme: { name: weights },
       signal: terminal.signal,
       onProgress: progress.update,
@@ -63,4 +67,34 @@ export async function loadOnto(terminal: Terminal, name: string, weights: Scheme
 async function warmUp(model: Model): Promise<void> {
   const { collect } = await import('../generate.js');
   await collect(model, [0], { maxNewTokens: 1 });
+}
+
+/** A machine that runs out of memory ends the process, or everybody's work, without a word: so say it before. */
+async function warnOfMemory(terminal: Terminal, folder: string, weights: SchemeName): Promise<void> {
+  const { readArchitecture } = await import('../model.js');
+  const { forecastFolder } = await import('./forecast.js');
+  const { schemes } = await forecastFolder(folder, await readArchitecture(folder), 0);
+  const warning = memoryWarning(schemes, weights, usableMemoryBytes());
+  if (warning) note(terminal, warning);
+}
+
+/**
+ * Whether a scheme needs more memory than there is, and which one would do.
+ * @returns undefined if it fits
+ */
+export function memoryWarning(
+  schemes: readonly SchemeForecast[],
+  weights: SchemeName,
+  memoryBytes: number,
+): string | undefined {
+  const wanted = schemes.find(({ scheme }) => scheme === weights);
+  if (!wanted || wanted.eagerTotalBytes < memoryBytes) return undefined;
+  const smaller = schemes.find(({ eagerTotalBytes }) => eagerTotalBytes < memoryBytes);
+  const advice = smaller
+    ? `--weights ${smaller.scheme} needs ${formatBytes(smaller.eagerTotalBytes)}`
+    : 'no scheme would fit; take a smaller model';
+  return (
+    `note: run op by op, weights ${weights} need ${formatBytes(wanted.eagerTotalBytes)}, ` +
+    `this machine has ${formatBytes(memoryBytes)}: ${advice}`
+  );
 }

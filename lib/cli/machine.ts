@@ -8,12 +8,15 @@ export interface MachineMemory {
   readonly gpu: { readonly name: string; readonly memoryBytes: number } | null;
 }
 
+/** RAM that this process may use: inside a container less than the machine has. */
+export function usableMemoryBytes(): number {
+  const limitBytes = process.constrainedMemory(); // 0 means that Node cannot tell
+  return limitBytes > 0 ? Math.min(limitBytes, totalmem()) : totalmem();
+}
+
 /** WebGPU does not say how large a GPU's memory is, so the driver's own tool is asked; without it gpu is null. */
 export async function machineMemory(): Promise<MachineMemory> {
-  // Inside a container the process may use less than the machine has; 0 means that Node cannot tell.
-  const limitBytes = process.constrainedMemory();
-  const memoryBytes = limitBytes > 0 ? Math.min(limitBytes, totalmem()) : totalmem();
-  return { memoryBytes, gpu: await largestGpu() };
+  return { memoryBytes: usableMemoryBytes(), gpu: await largestGpu() };
 }
 
 function largestGpu(): Promise<MachineMemory['gpu']> {

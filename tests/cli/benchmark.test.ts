@@ -59,7 +59,7 @@ test('--output takes the records, --json prints them; random weights have no qua
 
 test('a stopped run goes on where it was', async () => {
   const controller = new AbortController();
-  const args = ['benchmark', model, '--backend', 'cpu', '--new', '40', '--data', data, '--samples', '3'];
+  const args = ['benchmark', model, '--backend', 'cpu', '--new', '16', '--data', data, '--samples', '3'];
   const configurations = ['--configurations', 'eager-uncached-f32', '--ignore-eos'];
   const results = join(scratch, 'results');
   const partial = async () => (await readdir(results)).find((name) => name.endsWith('.samples.jsonl'));
