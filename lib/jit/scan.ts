@@ -69,7 +69,12 @@ function checkCarry(before: readonly LeafType[], next: unknown): void {
     if (expected?.path === received?.path && expected?.type === received?.type) continue;
     const path = expected?.path ?? received?.path;
     const isNumber = expected && /^-?\d/.test(expected.type) && expected.path === received?.path;
-    const hint = isNumber ? '; a number that changes has to be a tensor, such as tf.scalar(0, "int32")' : '';
+    const isWidened = expected?.type.replace('int32', 'float32') === received?.type;
+    const hint = isNumber
+      ? '; a number that changes has to be a tensor, such as tf.scalar(0, "int32")'
+      : isWidened
+        ? '; tfjs takes a plain number for float32: write tf.scalar(1, "int32")'
+        : '';
     const found = received?.path === path ? received?.type : 'nothing';
     throw new TypeError(
       `scan: carry ${path || 'itself'}: expected ${expected?.type ?? 'nothing'} as before the step, received ${found}${hint}`,
@@ -157,30 +162,27 @@ function runScan<Carry, Output>(
   { until }: ScanOptions<Carry>,
 ): ScanResult<Carry, Output> {
   const before = leafTypes(carry);
+  const callers = tensorsOf(carry).tensors; // not ours to free
   let held = carry;
-  let template: unknown;
+  let output: unknown;
   const rounds: tf.Tensor[][] = [];
-  const isOurs = (): boolean => rounds.length > 0;
   for (let ended = false; rounds.length < length && !ended; ) {
-    const result = tf.tidy(() => {
-      const { carry: next, output } = step(held);
-      const done = until ? until(next).dataSync()[0] !== 0 : false;
-      return { next: next as tf.TensorContainer, output: output as tf.TensorContainer, done };
-    }) as { next: Carry; output: Output; done: boolean };
-    checkCarry(before, result.next);
-    if (isOurs()) disposeExcept(held, result.next);
-    held = result.next;
-    template = result.output;
-    rounds.push(tensorsOf(result.output).tensors);
-    ended = result.done;
+    const round = runStep(step, held, until);
+    checkCarry(before, round.carry);
+    disposeExcept(held, [round.carry, callers]);
+    ({ carry: held, output, ended } = round);
+    rounds.push(tensorsOf(output).tensors);
   }
-  const outputs = tensorsOf(template);
-  const stacked = outputs.tensors.map((_, i) =>
-    stack(
+  if (length === 0) ({ output } = runStep(step, carry, undefined)); // for the outputs' shapes
+  const outputs = tensorsOf(output);
+  const stacked = outputs.tensors.map((tensor, i) => {
+    return stackRows(
       rounds.map((round) => round[i]!),
       length,
-    ),
-  );
+      tensor,
+    );
+  });
+  tf.dispose([...rounds.flat(), ...outputs.tensors]);
   return {
     carry: held,
     outputs: outputs.rebuild(stacked) as Output,
@@ -188,19 +190,33 @@ function runScan<Carry, Output>(
   };
 }
 
+function runStep<Carry, Output>(
+  step: (carry: Carry) => ScanStep<Carry, Output>,
+  carry: Carry,
+  until: ScanOptions<Carry>['until'],
+): { carry: Carry; output: unknown; ended: boolean } {
+  // tf.tidy keeps what it finds in the result; its types know fewer trees than it does.
+  return tf.tidy(() => {
+    const result = step(carry);
+    const ended = until ? until(result.carry).dataSync()[0] !== 0 : false;
+    const { tensors, rebuild } = tensorsOf(result.output);
+    const output = rebuild(tensors.map((tensor) => tf.clone(tensor))); // may be the carry's own
+    return { carry: result.carry, output, ended } as tf.TensorContainer;
+  }) as { carry: Carry; output: unknown; ended: boolean };
+}
+
 function disposeExcept(tree: unknown, kept: unknown): void {
   const keep = new Set(tensorsOf(kept).tensors);
   for (const tensor of tensorsOf(tree).tensors) if (!keep.has(tensor)) tensor.dispose();
 }
 
-/** [steps taken, ...] -> [length, ...], the rest 0; the rows are freed. */
-function stack(rows: readonly tf.Tensor[], length: number): tf.Tensor {
-  const stacked = tf.tidy(() => {
-    const [first] = rows as [tf.Tensor];
+/** [steps taken, ...] -> [length, ...], the rest 0. `like` has the shape of a row. */
+function stackRows(rows: readonly tf.Tensor[], length: number, like: tf.Tensor): tf.Tensor {
+  return tf.tidy(() => {
     const missing = length - rows.length;
-    const rest = missing > 0 ? [tf.zeros([missing, ...first.shape], first.dtype)] : [];
-    return tf.concat([tf.stack([...rows]), ...rest], 0);
+    const rest = tf.zeros([missing, ...like.shape], like.dtype);
+    if (rows.length === 0) return rest;
+    const stacked = tf.stack([...rows]);
+    return missing > 0 ? tf.concat([stacked, rest], 0) : stacked;
   });
-  tf.dispose([...rows]);
-  return stacked;
 }
