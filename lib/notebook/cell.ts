@@ -89,7 +89,10 @@ export class Cell {
 
   /** Adds a place to a TypeScript error. */
   failToCompile(line: string): void {
-    const { evalue, traceback } = this.error ?? { evalue: line, traceback: [] };
+    const { evalue, traceback } = this.error ?? {
+      evalue: line,
+      traceback: ['TypeScriptError: the cell was not run'],
+    };
     this.error = { ename: 'TypeScriptError', evalue, traceback: [...traceback, line] };
   }
 }
