@@ -4,6 +4,7 @@ import type { Configuration } from '../benchmark.js';
 import { collect } from '../generate.js';
 import type { Model } from '../model.js';
 import type { ModelFacts } from '../results.js';
+import { weightEntries } from '../tensor.js';
 
 /** What a record says of a model. @param source as in ModelFacts: 'embedded', the folder, or how it was made */
 export function modelFacts(model: Model, source: string): ModelFacts {
@@ -47,6 +48,14 @@ export function eagerConfiguration(
     run: (promptIds, signal) =>
       collect(model, promptIds, { maxNewTokens: newTokens, useCache: cache, ignoreEos, signal }),
     memory: () => ({ weightBytes: model.weightBytes }),
-    notes: model.randomWeights ? ['random weights: only speed and memory mean anything'] : [],
+    notes: notesOn(model),
   };
+}
+
+function notesOn(model: Model): string[] {
+  const hasIntegers = [...weightEntries(model.params)].some(([, { kind }]) => kind !== 'float');
+  return [
+    ...(model.randomWeights ? ['random weights: only speed and memory mean anything'] : []),
+    ...(hasIntegers ? ['integer weights run op by op are decoded at every use: right, but not fast'] : []),
+  ];
 }

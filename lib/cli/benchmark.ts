@@ -94,6 +94,7 @@ async function runBenchmark(
     const runs = await measure(terminal, { plan, folder, samples, backend, models });
     const written = await writeRuns(runs, plan.output);
     print(terminal, json ? JSON.stringify(runs) : formatRuns(runs));
+    for (const line of new Set(runs.flatMap(({ notes }) => notes))) note(terminal, `note: ${line}`);
     note(terminal, `${runs.length} ${runs.length === 1 ? 'record' : 'records'} written to ${written}`);
   } finally {
     for (const model of models.values()) model.dispose();
