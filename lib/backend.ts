@@ -168,6 +168,11 @@ export interface GpuInfo {
   readonly isFallbackAdapter?: boolean;
 }
 
+/** Device and driver, as far as the adapter tells: 'nvidia-h100-80gb-hbm3, NVIDIA: 580.159.04'. */
+export function gpuName({ vendor, architecture, device, description }: GpuInfo): string {
+  return [device || [vendor, architecture].join(' ').trim(), description].filter(Boolean).join(', ');
+}
+
 /** True for a GPU that is emulated on the CPU. */
 export function isSoftwareGpu(info: GpuInfo): boolean {
   const words = [info.vendor, info.architecture, info.device, info.description].join(' ');
@@ -201,7 +206,7 @@ async function startWebgpu({ softwareGpu = false }: BackendOptions): Promise<Sta
   const info = await findGpu();
   if (!info)
     return { unavailable: 'no GPU adapter: a GPU with a Vulkan, Metal or Direct3D driver is needed' };
-  const name = info.description || [info.vendor, info.architecture].join(' ');
+  const name = gpuName(info);
   if (isSoftwareGpu(info) && !softwareGpu) {
     return { unavailable: `${name} is no GPU but emulates one on the CPU` };
   }

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { findNativePackage, isSoftwareGpu, selectBackend } from '../lib/backend.js';
+import { findNativePackage, gpuName, isSoftwareGpu, selectBackend } from '../lib/backend.js';
 import { EXPECTED_PRODUCT, runBackend } from './backendProcess.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'backend-'));
@@ -99,4 +99,11 @@ test('emulated GPUs are known by what their adapters say', () => {
   expect(isSoftwareGpu({ ...info('anything'), isFallbackAdapter: true })).toBe(true);
   expect(isSoftwareGpu({ ...info('NVIDIA H100 80GB HBM3', 'nvidia'), isFallbackAdapter: false })).toBe(false);
   expect(isSoftwareGpu(info('Apple M3', 'apple'))).toBe(false);
+});
+
+test('a GPU is called by its device and driver, or by what it says', () => {
+  const silent = { vendor: '', architecture: '', device: '', description: '' };
+  const h100 = { vendor: 'nvidia', device: 'nvidia-h100-80gb-hbm3', description: 'NVIDIA: 580.159.04' };
+  expect(gpuName({ ...silent, ...h100 })).toBe('nvidia-h100-80gb-hbm3, NVIDIA: 580.159.04');
+  expect(gpuName({ ...silent, vendor: 'apple', architecture: 'metal-3' })).toBe('apple metal-3');
 });
