@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import * as tf from '@tensorflow/tfjs-core';
 import { sharedProcessNote, toRun } from './benchmark/record.js';
 import { type Key, type Measured, openStore, plannedKeys, type Store } from './benchmark/store.js';
-import type { ModelFacts, Run, Target } from './results.js';
+import type { Run } from './results.js';
 
 /** What one generation tells of itself; a Generation of generate.ts fits. */
 export interface GenerationTiming {
@@ -21,18 +21,11 @@ export interface GenerationTiming {
   readonly cacheBytes: number;
 }
 
-/** One way to run a model. */
-export interface Configuration<Sample> {
-  readonly label: string;
-  readonly model: ModelFacts;
-  readonly weights: string;
-  readonly backend: string;
-  readonly target: Target;
-  readonly mode: string;
-  readonly cache: boolean;
+/** One way to run a model: the facts that its Run will state, and how to run it. */
+export interface Configuration<Sample>
+  extends Pick<Run, 'label' | 'model' | 'weights' | 'backend' | 'target' | 'mode' | 'cache' | 'newTokens'> {
+  /** 1 unless given. */
   readonly batch?: number;
-  /** New tokens asked for; a sample may end earlier. */
-  readonly newTokens: number;
   /** Generates for one sample; ends early, by any means, when the signal says so. */
   readonly run: (sample: Sample, signal: AbortSignal) => Promise<GenerationTiming>;
   /** Bytes it holds; asked for after the last sample. */
