@@ -192,13 +192,16 @@ function append(held: tf.Tensor4D, update: tf.Tensor4D, step: CacheStep): tf.Ten
   const { start, count } = step;
   const native = runNative('CacheAppend', { cache: held, update, start, count }, {});
   if (native) return native as tf.Tensor4D;
-  const [batch, , slots] = held.shape;
+  const [batch, kvHeads, slots, headDim] = held.shape;
+  const query = update.shape[2];
   const slot = tf.range(0, slots, 1, 'int32');
-  const index = tf.mod(tf.sub(slot, tf.reshape(start, [batch, 1])), slots); // [batch, slots]: whose token it is
+  const index = tf.mod(tf.sub(slot, tf.reshape(start, [batch, 1])), slots); // [batch, slots]: which new token
   const written = tf.less(index, tf.reshape(count, [batch, 1]));
-  const rows = tf.cast(tf.minimum(index, update.shape[2] - 1), 'int32');
-  const spread = tf.gather(tf.transpose(update, [0, 2, 1, 3]), rows, 1, 1); // [batch, slots, kvHeads, headDim]
-  return tf.where(tf.reshape(written, [batch, 1, slots, 1]), tf.transpose(spread, [0, 2, 1, 3]), held);
+  const first = tf.reshape(tf.range(0, batch * query, query, 'int32'), [batch, 1]);
+  const source = tf.add(first, tf.cast(tf.minimum(index, query - 1), 'int32')) as tf.Tensor2D;
+  const tokens = tf.reshape(tf.transpose(update, [0, 2, 1, 3]), [batch * query, kvHeads, headDim]);
+  const spread = tf.transpose(tf.gather(tokens, source), [0, 2, 1, 3]); // [batch, kvHeads, slots, headDim]
+  return tf.where(tf.reshape(written, [batch, 1, slots, 1]), spread, held) as tf.Tensor4D;
 }
 
 /** [batch, slots + query] int32: the positions held, with this call's joined, padding as -1. */

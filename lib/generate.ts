@@ -80,7 +80,7 @@ export async function* generate(
   const pieces: string[] = [];
   const latencies: number[] = [];
   const key = randomKey(sampling.seed);
-  const spec = model.cacheSpec(promptIds.length + maxNewTokens);
+  const spec = model.cacheSpec(promptIds.length + maxNewTokens - 1);
   let finish: Generation['finish'] = 'length';
   let logits: Float32Array | null = null;
   let cache = allocate(spec, 1);
@@ -189,15 +189,16 @@ function checkPrompt(model: GenerativeModel, promptIds: readonly number[], maxNe
   if (stray !== undefined) {
     throw new RangeError(`prompt: expected token ids from 0 to ${vocabSize - 1}, received ${stray}`);
   }
-  const room = maxPositions - promptIds.length;
-  if (room < 1) {
+  const length = promptIds.length;
+  if (length > maxPositions) {
     throw new RangeError(
-      `prompt: ${promptIds.length} tokens leave no room in the model's context of ${maxPositions}; shorten it`,
+      `prompt: ${length} tokens exceed the model's context of ${maxPositions}; shorten it by ${length - maxPositions}`,
     );
   }
+  const room = maxPositions - length + 1; // the last new token is never read by the model
   if (maxNewTokens > room) {
     throw new RangeError(
-      `new tokens: ${promptIds.length} prompt tokens and ${maxNewTokens} new ones exceed the model's context of ` +
+      `new tokens: ${length} prompt tokens and ${maxNewTokens} new ones exceed the model's context of ` +
         `${maxPositions}; ask for at most ${room}`,
     );
   }

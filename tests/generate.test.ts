@@ -68,8 +68,8 @@ describe('generate', () => {
     [[61], 1, /from 0 to 60, received 61/],
     [[-1], 1, /received -1/],
     [[1.5], 1, /received 1.5/],
-    [new Array<number>(40).fill(1), 1, /no room in the model's context of 40/],
-    [prompt, 38, /ask for at most 37/],
+    [new Array<number>(41).fill(1), 1, /exceed the model's context of 40; shorten it by 1/],
+    [prompt, 39, /ask for at most 38/],
     [prompt, 0, /new tokens: expected a positive integer, received 0/],
   ])('refuses prompt %o with %i new tokens', async (ids, maxNewTokens, message) => {
     await expect(collect(model, ids, { maxNewTokens })).rejects.toThrow(message);

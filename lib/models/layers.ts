@@ -94,8 +94,10 @@ export function cacheSpecOf(config: ModelConfig, capacity: number): CacheSpec {
 function lastToken(hidden: tf.Tensor3D, count: tf.Tensor1D): tf.Tensor2D {
   const [batch, query, dim] = hidden.shape;
   if (query === 1) return tf.reshape(hidden, [batch, dim]);
-  const last = tf.reshape(tf.sub(count, tf.scalar(1, 'int32')), [batch, 1]);
-  return tf.reshape(tf.gather(hidden, last, 1, 1), [batch, dim]);
+  // Rows as one list, not gather's batchDims: tfjs's wasm backend reads the wrong rows with those.
+  const first = tf.range(0, batch * query, query, 'int32'); // of each row
+  const last = tf.add(first, tf.sub(count, tf.scalar(1, 'int32')));
+  return tf.gather(tf.reshape(hidden, [batch * query, dim]), last) as tf.Tensor2D;
 }
 
 /**
