@@ -2,7 +2,7 @@
 // Runs, points or layer errors -> Plotly figures, as plain data.
 
 import { decimal } from '../results/compare.js';
-import type { Run } from '../results.js';
+import type { Quality, Run } from '../results.js';
 import {
   axis,
   describeRuns,
@@ -127,7 +127,7 @@ export interface SizedQuality {
 /** Points from the Runs that have the measure; look.ts's describeRuns gives the figure's subtitle. */
 export function sizedQualities(
   runs: readonly Run[],
-  measure: 'rougeL' | 'perplexity' | 'sameTopToken',
+  measure: Exclude<keyof Quality, 'samples' | 'against'>,
 ): SizedQuality[] {
   return runs.flatMap(({ label, memory, quality, weights }) => {
     const value = quality?.[measure];

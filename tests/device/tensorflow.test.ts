@@ -1,3 +1,5 @@
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { findNativePackage } from '../../lib/backend.js';
 import { EXPECTED_PRODUCT, runBackend } from '../backendProcess.js';
@@ -13,4 +15,11 @@ describe.skipIf(!native)(`TensorFlow's native backend (${reason})`, () => {
     expect(run.backend).toMatchObject({ name: 'tensorflow', reason: 'the best of the four', refused: [] });
     expect(run.backend?.device).toMatch(/^TensorFlow \d+\.\d+\.\d+, (CPU|CUDA GPU)/);
   });
+});
+
+test('npm run native refuses a variant that it does not know', () => {
+  const script = fileURLToPath(new URL('../../scripts/native.sh', import.meta.url));
+  const { status, stderr } = spawnSync('sh', [script, 'tpu'], { encoding: 'utf8' });
+  expect(stderr).toBe("native: expected cpu or gpu, received 'tpu'\n");
+  expect(status).toBe(1);
 });
