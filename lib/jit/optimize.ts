@@ -3,7 +3,15 @@
 import { checkGraph } from './check.js';
 import { debug, debugLevel } from './debug.js';
 import type { Graph } from './graph.js';
+import { bindConstants } from './passes/bindConstants.js';
+import { foldConstants } from './passes/foldConstants.js';
+import { fuseAttention } from './passes/fuseAttention.js';
 import { fuseElementwise } from './passes/fuseElementwise.js';
+import { fuseEpilogue } from './passes/fuseEpilogue.js';
+import { fuseNorm } from './passes/fuseNorm.js';
+import { fuseSoftmax } from './passes/fuseSoftmax.js';
+import { joinLinears } from './passes/joinLinears.js';
+import { mergeEqual } from './passes/mergeEqual.js';
 import { removeDead } from './passes/removeDead.js';
 import type { Pass } from './passes/rewrite.js';
 import { print } from './print.js';
@@ -11,7 +19,16 @@ import { print } from './print.js';
 /** All passes, in the order in which they run. The last group needs the kernel level that fuseElementwise makes. */
 export const passes: readonly Pass[] = [
   { name: 'removeDead', run: removeDead },
+  { name: 'mergeEqual', run: mergeEqual },
+  { name: 'foldConstants', run: foldConstants },
+  { name: 'bindConstants', run: bindConstants },
+  { name: 'fuseNorm', run: fuseNorm },
+  { name: 'fuseSoftmax', run: fuseSoftmax },
+  { name: 'fuseAttention', run: fuseAttention },
+  { name: 'removeFused', run: removeDead },
   { name: 'fuseElementwise', run: fuseElementwise },
+  { name: 'fuseEpilogue', run: fuseEpilogue },
+  { name: 'joinLinears', run: joinLinears },
   { name: 'removeDeadKernels', run: removeDead },
 ];
 

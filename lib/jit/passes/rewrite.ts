@@ -1,7 +1,7 @@
 // lib/jit/passes/rewrite.ts: what passes share: who reads and who writes a value, replacing Nodes, and descending into
 // the bodies of Scans.
 
-import type { Graph, Node, StructuredNode, StructuredOp, Value } from '../graph.js';
+import type { BinaryOp, Graph, Node, StructuredNode, StructuredOp, Value } from '../graph.js';
 
 /** A pure function on graphs, with the name that debug output and `--after` use. */
 export interface Pass {
@@ -77,6 +77,50 @@ export function substitute(graph: Graph, replacements: ReadonlyMap<Value, Value>
     nodes: graph.nodes.map((node) => ({ ...node, inputs: node.inputs.map(follow) }) as Node),
     outputs: graph.outputs.map(follow),
   };
+}
+
+/**
+ * Brings Nodes into an order in which every input is ready, as close to the given one as that allows.
+ * @returns undefined if there is none: some depend on each other in a circle
+ */
+export function sortNodes(graph: Graph): Graph | undefined {
+  const writers = new Map<Value, number>();
+  for (const [at, node] of graph.nodes.entries()) for (const output of node.outputs) writers.set(output, at);
+  const order: Node[] = [];
+  const state = new Uint8Array(graph.nodes.length); // 1: being placed, 2: placed
+  const place = (at: number): boolean => {
+    if (state[at] === 2) return true;
+    if (state[at] === 1) return false;
+    state[at] = 1;
+    const node = graph.nodes[at]!;
+    for (const input of node.inputs) {
+      const writer = writers.get(input);
+      if (writer !== undefined && !place(writer)) return false;
+    }
+    state[at] = 2;
+    order.push(node);
+    return true;
+  };
+  const isSorted = graph.nodes.every((_, at) => place(at));
+  return isSorted ? { ...graph, nodes: order } : undefined;
+}
+
+/** The value whose memory this one names, through Reshapes. */
+export function throughReshapes(value: Value, links: Links): Value {
+  const node = links.producer(value);
+  return node?.op === 'Reshape' ? throughReshapes(node.inputs[0]!, links) : value;
+}
+
+/** The two inputs of a Node of this operation, both ways round where it does not matter. */
+export function pairs(node: Node | undefined, op: BinaryOp): readonly (readonly [Value, Value])[] {
+  if (node?.op !== op) return [];
+  const [a, b] = node.inputs as [Value, Value];
+  return op === 'Add' || op === 'Mul' || op === 'Max' || op === 'Min'
+    ? [
+        [a, b],
+        [b, a],
+      ]
+    : [[a, b]];
 }
 
 /** A Node of the given operation; undefined for any other. */
