@@ -64,6 +64,23 @@ describe('ids and text', () => {
   });
 });
 
+// Expected ids: printed by Hugging Face's tokenizers 0.22.1 for Python from the same file.
+test.each([
+  ['Which city is the capital of Finland?', [783, 926, 279, 274, 574, 321, 1011, 1127, 31]],
+  [
+    'naïve café 漢字 👩\u200d👧\n\n  12345',
+    [
+      ...[526, 128, 108, 413, 300, 65, 70, 128, 103, 221, 163, 121, 96, 162, 256, 246, 221, 173, 254, 240],
+      ...[103, 159, 223, 236, 173, 254, 240, 101, 199, 199, 221, 221, 17, 18, 19, 20, 21],
+    ],
+  ],
+  ["<|endoftext|>don't", [0, 68, 261, 7, 84]],
+])('the embedded tokenizer reads %j as Python does', async (text, expected) => {
+  const tokenizer = (await loadTokenizer(join(modelsFolder(), 'tiny-gpt2')))!;
+  expect(tokenizer.encode(text)).toEqual(expected);
+  expect(tokenizer.decode(expected, { skipSpecialTokens: false })).toBe(text);
+});
+
 // Expected strings: printed by the same decoders of Hugging Face's tokenizers 0.22.1 for Python.
 describe('decoders say what the Rust ones say', () => {
   const metaspace = { type: 'Metaspace', replacement: '▁', prepend_scheme: 'always', split: true };
