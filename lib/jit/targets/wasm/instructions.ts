@@ -101,6 +101,9 @@ function vector(lanes: Lanes, values: { buffer: ArrayBufferLike; toString(): str
 /** A vector constant of four int32 lanes. */
 export const lanesOf = (values: Int32Array): Expr => vector('i32x4', values);
 
+/** A vector constant of one 64-bit integer in both lanes. */
+export const lanes64 = (value: bigint): Expr => vector('i64x2', BigInt64Array.from([value, value]));
+
 const asExpr = (operand: Operand, lanes: Lanes): Expr =>
   typeof operand === 'number' ? constant(lanes, operand) : operand;
 
@@ -123,34 +126,45 @@ export function unsigned(value: number): number[] {
 }
 
 type Table<Name extends string> = Readonly<Record<Name, number>>;
-type Functions<Name extends string, Arguments extends Operand[]> = Record<
-  Name,
-  (...operands: Arguments) => Expr
->;
 
-/** Turns { add: 0x6a } into { add: (a, b) => node }, for instructions whose operands share one type. */
+/** Turns { add: 0x6a } into { add: (a, b) => node }; plain numbers become constants of the operand's lanes. */
 function define<Name extends string, Arguments extends Operand[]>(
+  lanes: Lanes,
+  table: Table<Name>,
+  result: ValueType,
+  operandLanes: readonly Lanes[],
+): Record<Name, (...operands: Arguments) => Expr> {
+  const prefix = typeOf(lanes) === 'v128' ? 0xfd : undefined;
+  const entries = Object.entries<number>(table).map(([name, code]) => {
+    const bytes = opcode(prefix, code);
+    const make = (...operands: Arguments) =>
+      expr(
+        `${lanes}.${name}`,
+        result,
+        bytes,
+        operands.map((operand, i) => asExpr(operand, operandLanes[i] ?? lanes)),
+      );
+    return [name, make];
+  });
+  return Object.fromEntries(entries) as Record<Name, (...operands: Arguments) => Expr>;
+}
+
+const binary = <Name extends string>(
   lanes: Lanes,
   table: Table<Name>,
   result: ValueType = typeOf(lanes),
   operandLanes: readonly Lanes[] = [lanes, lanes],
-): Functions<Name, Arguments> {
-  const prefix = typeOf(lanes) === 'v128' ? 0xfd : undefined;
-  const entries = Object.entries<number>(table).map(([name, code]) => [
-    name,
-    (...operands: Arguments) =>
-      expr(
-        `${lanes}.${name}`,
-        result,
-        opcode(prefix, code),
-        operands.map((operand, i) => asExpr(operand, operandLanes[i] ?? lanes)),
-      ),
-  ]);
-  return Object.fromEntries(entries) as Functions<Name, Arguments>;
-}
+) => define<Name, [a: Operand, b: Operand]>(lanes, table, result, operandLanes);
 
-type Two = [a: Operand, b: Operand];
-type One = [a: Operand];
+const unary = <Name extends string>(
+  lanes: Lanes,
+  table: Table<Name>,
+  result: ValueType = typeOf(lanes),
+  operandLanes: readonly Lanes[] = [lanes],
+) => define<Name, [a: Operand]>(lanes, table, result, operandLanes);
+
+const ternary = <Name extends string>(lanes: Lanes, table: Table<Name>) =>
+  define<Name, [a: Operand, b: Operand, mask: Operand]>(lanes, table, typeOf(lanes), [lanes, lanes, lanes]);
 
 /** Reads a lane number after the opcode. */
 const lane =
@@ -162,22 +176,20 @@ const splat = (lanes: Lanes, code: number, from: ValueType) => (value: Operand) 
   expr(`${lanes}.splat`, 'v128', [0xfd, code], [asExpr(value, from)]);
 
 export const i32 = {
-  ...define<string & IntegerBinary, Two>('i32', integerBinary(0x6a)),
-  ...define<IntegerComparison, Two>('i32', integerComparison(0x46)),
-  ...define<'eqz', One>('i32', { eqz: 0x45 }),
-  ...define<'clz' | 'ctz' | 'popcnt', One>('i32', { clz: 0x67, ctz: 0x68, popcnt: 0x69 }),
-  ...define<'wrap_i64', One>('i32', { wrap_i64: 0xa7 }, 'i32', ['i64']),
-  ...define<'trunc_f32_s', One>('i32', { trunc_f32_s: 0xa8 }, 'i32', ['f32']),
-  ...define<'reinterpret_f32', One>('i32', { reinterpret_f32: 0xbc }, 'i32', ['f32']),
+  ...binary('i32', integerBinary(0x6a)),
+  ...binary('i32', integerComparison(0x46)),
+  ...unary('i32', { eqz: 0x45 }),
+  ...unary('i32', { clz: 0x67, ctz: 0x68, popcnt: 0x69 }),
+  ...unary('i32', { wrap_i64: 0xa7 }, 'i32', ['i64']),
+  ...unary('i32', { trunc_f32_s: 0xa8 }, 'i32', ['f32']),
+  ...unary('i32', { reinterpret_f32: 0xbc }, 'i32', ['f32']),
   trunc_sat_f32_s: (value: Operand) => expr('i32.trunc_sat_f32_s', 'i32', [0xfc, 0], [asExpr(value, 'f32')]),
 };
 
 export const i64 = {
-  ...define<string & IntegerBinary, Two>('i64', integerBinary(0x7c)),
-  ...define<IntegerComparison, Two>('i64', integerComparison(0x51), 'i32'),
-  ...define<'extend_i32_s' | 'extend_i32_u', One>('i64', { extend_i32_s: 0xac, extend_i32_u: 0xad }, 'i64', [
-    'i32',
-  ]),
+  ...binary('i64', integerBinary(0x7c)),
+  ...binary('i64', integerComparison(0x51), 'i32'),
+  ...unary('i64', { extend_i32_s: 0xac, extend_i32_u: 0xad }, 'i64', ['i32']),
 };
 
 type IntegerBinary =
@@ -236,41 +248,33 @@ const floatBinaries: readonly FloatBinary[] = ['add', 'sub', 'mul', 'div', 'min'
 const floatUnaries: readonly FloatUnary[] = ['abs', 'neg', 'ceil', 'floor', 'trunc', 'nearest', 'sqrt'];
 
 export const f32 = {
-  ...define<FloatUnary, One>('f32', numbered(floatUnaries, 0x8b)),
-  ...define<FloatBinary, Two>('f32', numbered(floatBinaries, 0x92)),
-  ...define<FloatComparison, Two>('f32', numbered(floatComparisons, 0x5b), 'i32'),
-  ...define<'convert_i32_s' | 'convert_i32_u', One>(
-    'f32',
-    { convert_i32_s: 0xb2, convert_i32_u: 0xb3 },
-    'f32',
-    ['i32'],
-  ),
-  ...define<'reinterpret_i32', One>('f32', { reinterpret_i32: 0xbe }, 'f32', ['i32']),
-  ...define<'demote_f64', One>('f32', { demote_f64: 0xb6 }, 'f32', ['f64']),
+  ...unary('f32', numbered(floatUnaries, 0x8b)),
+  ...binary('f32', numbered(floatBinaries, 0x92)),
+  ...binary('f32', numbered(floatComparisons, 0x5b), 'i32'),
+  ...unary('f32', { convert_i32_s: 0xb2, convert_i32_u: 0xb3 }, 'f32', ['i32']),
+  ...unary('f32', { reinterpret_i32: 0xbe }, 'f32', ['i32']),
+  ...unary('f32', { demote_f64: 0xb6 }, 'f32', ['f64']),
 };
 
 export const f64 = {
-  ...define<FloatUnary, One>('f64', numbered(floatUnaries, 0x99)),
-  ...define<FloatBinary, Two>('f64', numbered(floatBinaries, 0xa0)),
-  ...define<'promote_f32', One>('f64', { promote_f32: 0xbb }, 'f64', ['f32']),
+  ...unary('f64', numbered(floatUnaries, 0x99)),
+  ...binary('f64', numbered(floatBinaries, 0xa0)),
+  ...unary('f64', { promote_f32: 0xbb }, 'f64', ['f32']),
 };
 
 // ------------------------------------------------------------------ vectors
 
 export const v128 = {
-  ...define<'and' | 'andnot' | 'or' | 'xor', Two>('v128', { and: 78, andnot: 79, or: 80, xor: 81 }),
-  ...define<'not', One>('v128', { not: 77 }),
-  ...define<'any_true', One>('v128', { any_true: 83 }, 'i32'),
+  ...binary('v128', { and: 78, andnot: 79, or: 80, xor: 81 }),
+  ...unary('v128', { not: 77 }),
+  ...unary('v128', { any_true: 83 }, 'i32'),
   /** Lane by lane: bits of `a` where the mask is 1, of `b` where it is 0. */
-  ...define<'bitselect', [a: Operand, b: Operand, mask: Operand]>('v128', { bitselect: 82 }),
+  ...ternary('v128', { bitselect: 82 }),
 };
 
 export const i8x16 = {
-  ...define<'add' | 'sub' | 'swizzle' | 'eq', Two>('i8x16', { add: 110, sub: 113, swizzle: 14, eq: 35 }),
-  ...define<'shl' | 'shr_s' | 'shr_u', Two>('i8x16', { shl: 107, shr_s: 108, shr_u: 109 }, 'v128', [
-    'i8x16',
-    'i32',
-  ]),
+  ...binary('i8x16', { add: 110, sub: 113, swizzle: 14, eq: 35 }),
+  ...binary('i8x16', { shl: 107, shr_s: 108, shr_u: 109 }, 'v128', ['i8x16', 'i32']),
   /** The 16 bytes chosen from the 32 of both operands. */
   shuffle: (a: Expr, b: Expr, lanes: readonly number[]) =>
     expr('i8x16.shuffle', 'v128', [0xfd, 13], [a, b], { kind: 'bytes', bytes: lanes }),
@@ -278,46 +282,25 @@ export const i8x16 = {
 };
 
 export const i16x8 = {
-  ...define<'add' | 'sub' | 'mul' | 'eq' | 'narrow_i32x4_s', Two>('i16x8', {
+  ...binary('i16x8', {
     add: 142,
     sub: 145,
     mul: 149,
     eq: 45,
     narrow_i32x4_s: 133,
   }),
-  ...define<'extend_low_i8x16_s' | 'extend_high_i8x16_s' | 'extend_low_i8x16_u' | 'extend_high_i8x16_u', One>(
-    'i16x8',
-    {
-      extend_low_i8x16_s: 135,
-      extend_high_i8x16_s: 136,
-      extend_low_i8x16_u: 137,
-      extend_high_i8x16_u: 138,
-    },
-  ),
-  ...define<'shl' | 'shr_s' | 'shr_u', Two>('i16x8', { shl: 139, shr_s: 140, shr_u: 141 }, 'v128', [
-    'i16x8',
-    'i32',
-  ]),
+  ...unary('i16x8', {
+    extend_low_i8x16_s: 135,
+    extend_high_i8x16_s: 136,
+    extend_low_i8x16_u: 137,
+    extend_high_i8x16_u: 138,
+  }),
+  ...binary('i16x8', { shl: 139, shr_s: 140, shr_u: 141 }, 'v128', ['i16x8', 'i32']),
   splat: splat('i16x8', 16, 'i32'),
 };
 
 export const i32x4 = {
-  ...define<
-    | 'add'
-    | 'sub'
-    | 'mul'
-    | 'min_s'
-    | 'max_s'
-    | 'dot_i16x8_s'
-    | 'eq'
-    | 'ne'
-    | 'lt_s'
-    | 'gt_s'
-    | 'gt_u'
-    | 'le_s'
-    | 'ge_s',
-    Two
-  >('i32x4', {
+  ...binary('i32x4', {
     add: 174,
     sub: 177,
     mul: 181,
@@ -332,31 +315,31 @@ export const i32x4 = {
     le_s: 61,
     ge_s: 63,
   }),
-  ...define<'abs' | 'neg' | 'trunc_sat_f32x4_s' | 'extend_low_i16x8_s' | 'extend_high_i16x8_s', One>(
-    'i32x4',
-    {
-      abs: 160,
-      neg: 161,
-      trunc_sat_f32x4_s: 248,
-      extend_low_i16x8_s: 167,
-      extend_high_i16x8_s: 168,
-    },
-  ),
-  ...define<'extend_low_i16x8_u' | 'extend_high_i16x8_u', One>('i32x4', {
+  ...unary('i32x4', {
+    abs: 160,
+    neg: 161,
+    trunc_sat_f32x4_s: 248,
+    trunc_sat_f64x2_s_zero: 252,
+    extend_low_i16x8_s: 167,
+    extend_high_i16x8_s: 168,
+  }),
+  ...unary('i32x4', {
     extend_low_i16x8_u: 169,
     extend_high_i16x8_u: 170,
   }),
-  ...define<'shl' | 'shr_s' | 'shr_u', Two>('i32x4', { shl: 171, shr_s: 172, shr_u: 173 }, 'v128', [
-    'i32x4',
-    'i32',
-  ]),
+  ...binary('i32x4', { shl: 171, shr_s: 172, shr_u: 173 }, 'v128', ['i32x4', 'i32']),
   splat: splat('i32x4', 17, 'i32'),
   extractLane: lane('i32x4.extract_lane', 27, 'i32'),
+  replaceLane: (vector: Expr, index: number, value: Operand) =>
+    expr('i32x4.replace_lane', 'v128', [0xfd, 28], [vector, asExpr(value, 'i32')], {
+      kind: 'byte',
+      value: index,
+    }),
 };
 
 export const f32x4 = {
-  ...define<FloatComparison, Two>('f32x4', numbered(floatComparisons, 65)),
-  ...define<'add' | 'sub' | 'mul' | 'div' | 'min' | 'max' | 'pmin' | 'pmax', Two>('f32x4', {
+  ...binary('f32x4', numbered(floatComparisons, 65)),
+  ...binary('f32x4', {
     add: 228,
     sub: 229,
     mul: 230,
@@ -366,21 +349,48 @@ export const f32x4 = {
     pmin: 234,
     pmax: 235,
   }),
-  ...define<'abs' | 'neg' | 'sqrt' | 'ceil' | 'floor' | 'trunc' | 'nearest' | 'convert_i32x4_s', One>(
-    'f32x4',
-    {
-      abs: 224,
-      neg: 225,
-      sqrt: 227,
-      ceil: 103,
-      floor: 104,
-      trunc: 105,
-      nearest: 106,
-      convert_i32x4_s: 250,
-    },
-  ),
+  ...unary('f32x4', {
+    abs: 224,
+    neg: 225,
+    sqrt: 227,
+    ceil: 103,
+    floor: 104,
+    trunc: 105,
+    nearest: 106,
+    convert_i32x4_s: 250,
+  }),
+  ...unary('f32x4', { demote_f64x2_zero: 94 }),
   splat: splat('f32x4', 19, 'f32'),
   extractLane: lane('f32x4.extract_lane', 31, 'f32'),
+};
+
+export const f64x2 = {
+  ...binary('f64x2', numbered(floatComparisons, 71)),
+  ...binary('f64x2', {
+    add: 240,
+    sub: 241,
+    mul: 242,
+    div: 243,
+    min: 244,
+    max: 245,
+  }),
+  ...unary('f64x2', {
+    abs: 236,
+    neg: 237,
+    sqrt: 239,
+    floor: 117,
+    nearest: 148,
+  }),
+  ...unary('f64x2', {
+    promote_low_f32x4: 95,
+    convert_low_i32x4_s: 254,
+  }),
+};
+
+export const i64x2 = {
+  ...binary('i64x2', { add: 206, sub: 209, eq: 214 }),
+  ...binary('i64x2', { shl: 203, shr_s: 204, shr_u: 205 }, 'v128', ['i64x2', 'i32']),
+  ...unary('i64x2', { extend_low_i32x4_s: 199 }),
 };
 
 // ------------------------------------------------------------------ memory
@@ -407,6 +417,7 @@ export const loads = {
   i32: load('i32.load', 'i32', [0x28], 4),
   i64: load('i64.load', 'i64', [0x29], 8),
   f32: load('f32.load', 'f32', [0x2a], 4),
+  f64: load('f64.load', 'f64', [0x2b], 8),
   i8: load('i32.load8_s', 'i32', [0x2c], 1),
   u8: load('i32.load8_u', 'i32', [0x2d], 1),
   i16: load('i32.load16_s', 'i32', [0x2e], 2),
@@ -446,6 +457,28 @@ export const storeLow64 = (address: Operand, value: Expr, offset = 0): Node =>
     [asExpr(address, 'i32'), value],
     { kind: 'memory', align: 3, offset },
     { kind: 'byte', value: 0 },
+  );
+
+/** Replaces one 32-bit lane of a vector by what lies at the address. */
+export const loadLane32 = (address: Operand, vector: Expr, index: number, offset = 0): Expr =>
+  expr(
+    'v128.load32_lane',
+    'v128',
+    [0xfd, 86],
+    [asExpr(address, 'i32'), vector],
+    { kind: 'memory', align: 2, offset },
+    { kind: 'byte', value: index },
+  );
+
+/** Stores one 32-bit lane of a vector. */
+export const storeLane32 = (address: Operand, vector: Expr, index: number, offset = 0): Node =>
+  node(
+    'v128.store32_lane',
+    undefined,
+    [0xfd, 90],
+    [asExpr(address, 'i32'), vector],
+    { kind: 'memory', align: 2, offset },
+    { kind: 'byte', value: index },
   );
 
 /** Copies bytes; the ranges may overlap. */

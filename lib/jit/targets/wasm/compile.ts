@@ -1,0 +1,45 @@
+// lib/jit/targets/wasm/compile.ts: plan -> the bytes of a WebAssembly module and what a run must prepare for it.
+// Pure: no memory, no threads; run.ts has those.
+
+import type { ElementValues } from '../../graph.js';
+import type { Plan } from '../../plan.js';
+import { GLOBALS, KernelContext, type TableEntry } from './context.js';
+import { DriverBuilder, type StepWork } from './driver.js';
+import { ModuleBuilder } from './encoder.js';
+
+/** Most bytes that a WebAssembly memory of 32-bit addresses holds. */
+export const MEMORY_LIMIT_BYTES = 2 ** 32;
+
+/** A compiled plan. */
+export interface CompiledProgram {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly listing: () => string;
+  /** Addresses that each run writes to the table. */
+  readonly table: readonly TableEntry[];
+  readonly constants: readonly { readonly values: ElementValues; readonly offset: number }[];
+  readonly dataBytes: number;
+  readonly arenaBytes: number;
+  readonly scratchBytes: number;
+  /** Flops and bytes by step. */
+  readonly work: readonly StepWork[];
+}
+
+export function compilePlan(plan: Plan): CompiledProgram {
+  const module = new ModuleBuilder({ minBytes: 0, maxBytes: MEMORY_LIMIT_BYTES, shared: true });
+  const clock = module.importFunction('clock', [], ['f64']);
+  for (const _ of GLOBALS) module.addGlobal(0);
+  const context = new KernelContext(module, plan.constants);
+  const driver = new DriverBuilder(context, plan, clock);
+  driver.add('run', false);
+  driver.add('profile', true);
+  return {
+    bytes: module.encode(),
+    listing: () => module.listing(),
+    table: context.table,
+    constants: context.constants,
+    dataBytes: context.dataBytes,
+    arenaBytes: plan.arenaBytes,
+    scratchBytes: context.scratchBytes,
+    work: driver.work,
+  };
+}

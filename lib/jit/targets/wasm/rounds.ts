@@ -1,0 +1,118 @@
+// lib/jit/targets/wasm/rounds.ts: what happens between two rounds of the outermost loop: thread 0 tells the main thread
+// that a round is complete, and decides for all whether to stop and whether to go on together or alone.
+//
+// Alone: when another program keeps a core busy, a thread of ours sleeps while the others wait for it at every barrier,
+// and two threads are slower than one (measured: 24 ms instead of 6). Thread 0 notices by the sleeps at the barrier, sends
+// the others to wait, runs some rounds alone, and calls them back to try again.
+
+import type { FunctionBuilder, Local } from './builder.js';
+import { globalSet, globalValue } from './context.js';
+import { CONTROL, DECISION, trap, word } from './control.js';
+import { atomics, constant, type Expr, i32, select } from './instructions.js';
+
+/** Rounds that thread 0 runs alone before it tries the other cores again. */
+const ALONE_ROUNDS = 24;
+/** Sleeps at barriers in one round that make it a bad one. */
+const BAD_STALLS = 3;
+const PARK_NANOSECONDS = 5_000_000;
+
+export class RoundTurns {
+  private readonly allThreads: Local;
+  private readonly stallsBefore: Local;
+  private readonly aloneLeft: Local;
+  private readonly recallsSeen: Local;
+
+  constructor(
+    private readonly f: FunctionBuilder,
+    private readonly round: Local,
+    private readonly ended: Local,
+    private readonly length: number,
+  ) {
+    this.allThreads = f.let('allThreads', globalValue('threads'));
+    this.stallsBefore = f.let('stallsBefore', atomics.load(word(CONTROL.stalls)));
+    this.aloneLeft = f.let('aloneLeft', constant('i32', 0));
+    this.recallsSeen = f.let('recallsSeen', atomics.load(word(CONTROL.recalls)));
+  }
+
+  /** Before the barrier at the end of a round: thread 0 writes its decision where this round's is read. */
+  decide(): void {
+    const { f } = this;
+    f.when(i32.eqz(globalValue('thread')), () => {
+      const stalls = f.let('stalls', atomics.load(word(CONTROL.stalls)));
+      const isBad = i32.ge_u(i32.sub(stalls, this.stallsBefore), BAD_STALLS);
+      const stay = select(DECISION.alone, DECISION.together, isBad, 'i32');
+      const decision = select(DECISION.stop, stay, atomics.load(word(CONTROL.abort)), 'i32');
+      f.do(atomics.store(this.decisionAt(this.round), decision));
+      f.set(this.stallsBefore, stalls);
+    });
+  }
+
+  /** The decisions of two rounds in turn have a place each: one may be read while the next is written. */
+  private decisionAt(round: Expr): Expr {
+    return i32.add(word(CONTROL.decisions), i32.shl(i32.and(round, 1), 6));
+  }
+
+  /** After the barrier, `round` already counting the one that ended: publish it, and do as was decided. */
+  follow(): void {
+    const { f, round, ended } = this;
+    const decision = f.let('decision', atomics.load(this.decisionAt(i32.sub(round, 1))));
+    const isFirst = f.let('isFirst', i32.eqz(globalValue('thread')));
+    f.when(i32.eq(decision, DECISION.stop), () => f.set(ended, 1));
+    const goesOn = f.let('goesOn', i32.and(i32.lt_u(round, this.length), i32.eqz(ended)));
+    f.when(isFirst, () => this.publish());
+    const isAlone = f.let('isAlone', i32.eq(decision, DECISION.alone));
+    f.when(
+      isFirst,
+      () => {
+        f.when(
+          this.aloneLeft,
+          () => this.countDown(goesOn),
+          () => {
+            f.when(i32.and(isAlone, goesOn), () => {
+              f.set(this.aloneLeft, ALONE_ROUNDS);
+              f.do(globalSet('threads', constant('i32', 1)));
+            });
+          },
+        );
+      },
+      () => f.when(i32.and(isAlone, goesOn), () => this.park()),
+    );
+  }
+
+  private publish(): void {
+    const { f } = this;
+    f.do(atomics.store(word(CONTROL.rounds), this.round));
+    const ignored = f.let('ignored', atomics.add(word(CONTROL.events), 1));
+    f.set(ignored, atomics.notify(word(CONTROL.events), 1));
+  }
+
+  /** Thread 0, alone: calls the others back after some rounds, and at the end. */
+  private countDown(goesOn: Expr): void {
+    const { f } = this;
+    f.increase(this.aloneLeft, -1);
+    f.when(i32.eqz(goesOn), () => f.set(this.aloneLeft, 0));
+    f.when(i32.eqz(this.aloneLeft), () => {
+      f.do(atomics.store(word(CONTROL.round), this.round), atomics.store(word(CONTROL.ended), this.ended));
+      f.do(globalSet('threads', this.allThreads));
+      const ignored = f.let('ignored', atomics.add(word(CONTROL.recalls), 1));
+      f.set(ignored, atomics.notify(word(CONTROL.recalls), this.allThreads));
+    });
+  }
+
+  /** Another thread: waits until it is called back, and learns where thread 0 has got to. */
+  private park(): void {
+    const { f } = this;
+    const ignored = f.local('i32', 'ignored');
+    f.repeat(() => {
+      f.set(
+        ignored,
+        atomics.wait(word(CONTROL.recalls), this.recallsSeen, constant('i64', PARK_NANOSECONDS)),
+      );
+      f.when(atomics.load(word(CONTROL.failed)), () => f.do(trap));
+      return i32.eq(atomics.load(word(CONTROL.recalls)), this.recallsSeen);
+    });
+    f.set(this.recallsSeen, atomics.load(word(CONTROL.recalls)));
+    f.set(this.round, atomics.load(word(CONTROL.round)));
+    f.set(this.ended, atomics.load(word(CONTROL.ended)));
+  }
+}
