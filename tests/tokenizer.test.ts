@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { modelsFolder } from '../lib/paths.js';
 import {
   checkVocabulary,
   createTextStream,
