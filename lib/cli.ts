@@ -20,7 +20,7 @@ MODEL is one of
   a hub id    owner/name, after \`response-time model owner/name\` has fetched it
 
 Start here
-  $ response-time generate tiny-gpt2 --prompt "Name a colour."
+  $ response-time generate tiny-gpt2 --chat --prompt "Which city is the capital of Finland?"
   $ response-time inspect tiny-gpt2
   $ response-time notebook run          the whole course, headless; the report lands in results/latest
 

@@ -45,6 +45,8 @@ export interface Model extends GenerativeModel, Architecture {
 }
 
 export interface LoadOptions {
+  /** What the model is called; by default as its folder. */
+  readonly name?: string;
   readonly scheme?: Scheme;
   /**
    * Decodes quantized Weights to float32 once, not at each use: the same numbers bit for bit and far faster op by op,
@@ -70,7 +72,8 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
     const stored = await loadParams<ParamTree>(checkpoint, architecture.weightMap, options);
     const quantized = quantizeParams(stored, scheme);
     const params = options.widen ? quantizeParams(quantized, { name: 'f32' }) : quantized;
-    return describeModel(folder, architecture, checkpoint, params, { scheme, tokenizer, eosIds });
+    const name = options.name ?? basename(resolve(folder));
+    return describeModel(folder, architecture, checkpoint, params, { name, scheme, tokenizer, eosIds });
   } finally {
     await checkpoint.close();
   }
@@ -124,7 +127,7 @@ function describeModel(
   architecture: Architecture,
   { metadata }: Checkpoint,
   params: ParamTree,
-  parts: Pick<Model, 'scheme' | 'tokenizer' | 'eosIds'>,
+  parts: Pick<Model, 'name' | 'scheme' | 'tokenizer' | 'eosIds'>,
 ): Model {
   const { config, network } = architecture;
   const forwardFunction = forwardOf(network);
@@ -132,7 +135,6 @@ function describeModel(
   return {
     ...architecture,
     ...parts,
-    name: basename(resolve(folder)),
     folder,
     params,
     forwardFunction,

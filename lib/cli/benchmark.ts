@@ -15,7 +15,7 @@ import { writeTextAtomically } from '../results/files.js';
 import { type Run, writeRun } from '../results.js';
 import { DEFAULT_CONFIGURATIONS, makePlan, type Plan, type Settings } from './benchmarkPlan.js';
 import { backendOption, loadOnto, startBackend } from './load.js';
-import { resolveModel, sourceOf } from './models.js';
+import { identify, resolveModel } from './models.js';
 import { startProgress } from './progress.js';
 import { note, print, type Terminal } from './terminal.js';
 import { wholeNumber } from './values.js';
@@ -140,7 +140,14 @@ async function configurationsOf({ plan, folder, backend, models }: Prepared) {
   const { eagerConfiguration } = await import('../benchmark/eager.js');
   return plan.configurations.map(({ label, cache, weights }): Configuration<readonly number[]> => {
     const { newTokens, ignoreEos } = plan;
-    const options = { label, source: sourceOf(folder), backend: backend.name, cache, newTokens, ignoreEos };
+    const options = {
+      label,
+      source: identify(folder).source,
+      backend: backend.name,
+      cache,
+      newTokens,
+      ignoreEos,
+    };
     return eagerConfiguration(models.get(weights)!, options);
   });
 }

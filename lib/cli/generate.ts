@@ -33,10 +33,10 @@ The prompt is continued as it stands. Instruction models want it in their chat t
 Text is streamed to stdout; a line with the times follows on stderr.
 
 Examples
-  $ response-time generate tiny-gpt2 --prompt "Name a colour." --chat
+  $ response-time generate tiny-gpt2 --chat --prompt "Which city is the capital of Finland?"
   $ response-time generate tiny-gpt2 --prompt-ids 5,17,3 --new 8          no tokenizer needed
-  $ response-time generate gpt2 --prompt "Once" --new 15 --no-cache       what the cache saves: compare the times
-  $ response-time generate tiny-gpt2 --prompt "A poem" --temperature 0.8 --top-p 0.9 --seed 7
+  $ response-time generate gpt2 --prompt-ids 464,3290 --new 15 --no-cache    what the cache saves: compare times
+  $ response-time generate tiny-gpt2 --chat --prompt "What is the plural of day?" --temperature 0.8 --top-p 0.9 --seed 7
   $ response-time generate tiny-gpt2 --prompt "Hi" --weights int8 --json --logits > answer.json
 
 --json prints one object: promptIds, newIds (with the end-of-sequence id where it ended the text), text (null without

@@ -1,13 +1,12 @@
 // lib/cli/inspect.ts: `response-time inspect`: what a model is and what memory it needs, from headers alone.
 
-import { basename } from 'node:path';
 import type { Command } from 'commander';
 import { cacheBytesPerToken, forecastCacheBytes } from '../forecast.js';
 import type { ModelConfig } from '../models/layers.js';
 import { alignColumns } from '../results/compare.js';
 import { type CheckpointFacts, forecastFolder, type SchemeForecast } from './forecast.js';
 import { type MachineMemory, machineMemory } from './machine.js';
-import { resolveModel } from './models.js';
+import { identify, resolveModel } from './models.js';
 import { print, type Terminal } from './terminal.js';
 import { formatBytes, formatCount } from './units.js';
 import { wholeNumber } from './values.js';
@@ -84,7 +83,7 @@ async function inspect(folder: string, context?: number): Promise<Inspection> {
   const { checkpoint, parameters, schemes } = await forecastFolder(folder, architecture, tokens);
   const machine = await machineMemory();
   return {
-    name: basename(folder),
+    name: identify(folder).name,
     folder,
     family,
     config,

@@ -6,8 +6,8 @@ import type { Model } from '../model.js';
 import type { SchemeName } from '../quantize.js';
 import type { SchemeForecast } from './forecast.js';
 import { usableMemoryBytes } from './machine.js';
-import { resolveModel } from './models.js';
-import { startProgress } from './progress.js';
+import { identify, resolveModel } from './models.js';
+import { bytesOf, startProgress } from './progress.js';
 import { note, type Terminal } from './terminal.js';
 import { formatBytes } from './units.js';
 
@@ -42,13 +42,10 @@ export async function loadOnto(terminal: Terminal, name: string, weights: Scheme
   const { loadModel } = await import('../model.js');
   const folder = resolveModel(name);
   await warnOfMemory(terminal, folder, weights);
-  const progress = startProgress(
-    terminal,
-    `Loading ${name}`,
-    (done, total) => `${formatBytes(done)} of ${formatBytes(total)}`,
-  );
+  const progress = startProgress(terminal, `Loading ${name}`, bytesOf);
   try {
     const model = await loadModel(folder, {
+      name: identify(folder).name,
       scheme: { name: weights },
       signal: terminal.signal,
       onProgress: progress.update,

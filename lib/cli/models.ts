@@ -3,6 +3,7 @@
 
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
+import { cachedModelFolder, isHubId } from '../hub.js';
 import { cacheFolder, modelsFolder } from '../paths.js';
 
 export interface KnownModel {
@@ -26,7 +27,8 @@ export function listModels(): KnownModel[] {
 
 /**
  * Finds the folder of a model.
- * @param model a known name or a folder; write ./name for a folder that is called as a known model
+ * @param model a known name, a hub id that was fetched, or a folder; write ./name for a folder that is called as a
+ *   known model
  * @throws Error if there is no such model (lists those that there are)
  */
 export function resolveModel(model: string): string {
@@ -38,6 +40,14 @@ export function resolveModel(model: string): string {
   if (existsSync(folder)) {
     throw new Error(`model ${model}: expected a folder with config.json in it, found none in ${folder}`);
   }
+  const fetched = isHubId(model) ? cachedModelFolder(model) : undefined;
+  if (fetched !== undefined) return fetched;
+  if (isHubId(model)) {
+    throw new Error(
+      `model ${model}: expected a folder, or a model of the hub that is here, found neither; fetch it: ` +
+        `response-time model ${model}`,
+    );
+  }
   const names = known.map(({ name }) => name).join(', ') || 'none yet';
   throw new Error(
     `model ${model}: expected a folder or a known model (${names}); GPT-2's real shape with random weights is made ` +
@@ -45,12 +55,17 @@ export function resolveModel(model: string): string {
   );
 }
 
-/** Where a model folder's weights came from, for the records. */
-export function sourceOf(folder: string): string {
-  const parent = dirname(folder);
-  if (parent === modelsFolder()) return 'embedded';
-  if (parent === join(cacheFolder(), 'random')) return `response-time model --random ${basename(folder)}`;
-  return folder;
+/** What the model in a folder is called, and where it came from, for answers and records. */
+export function identify(folder: string): { readonly name: string; readonly source: string } {
+  const [parent, name] = [dirname(folder), basename(folder)];
+  if (parent === modelsFolder()) return { name, source: 'embedded' };
+  if (parent === join(cacheFolder(), 'random')) {
+    return { name, source: `response-time model --random ${name}` };
+  }
+  // The hub's cache keeps a model in models--owner--name/snapshots/COMMIT.
+  const [, owner, model] = /models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\][^/\\]+$/.exec(folder) ?? [];
+  if (owner && model) return { name: `${owner}/${model}`, source: `hub, commit ${name}` };
+  return { name, source: folder };
 }
 
 /** Whether the folder holds weights: without them a model can still be inspected. */

@@ -1,11 +1,13 @@
 // lib/cli/notebook.ts: `response-time notebook`: runs the course headless, installs its kernel, writes its report.
 
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { isHubId } from '../hub.js';
 import { resultsFolder } from '../paths.js';
 import { randomShapeNames } from '../randomModel.js';
-import { listModels, resolveModel } from './models.js';
+import { fetchFromHub } from './model.js';
+import { resolveModel } from './models.js';
 import { note, print, type Terminal } from './terminal.js';
 import { wholeNumber } from './values.js';
 
@@ -69,7 +71,7 @@ export function addNotebook(program: Command, terminal: Terminal): void {
         .argParser(parameter)
         .default({}, 'none'),
     )
-    .option('--model <name>', 'short for --param model=NAME; a folder may be relative')
+    .option('--model <name>', 'short for --param model=NAME; a relative folder will do, a hub id is fetched')
     .option('--solve', 'run the folded solutions in place of the starter cells')
     .option('--cell-limit <seconds>', 'most time that one cell may take', wholeNumber(1), 600)
     .option('--output <folder>', 'where everything goes')
@@ -106,7 +108,8 @@ function jsonOrText(value: string): unknown {
 
 async function runNotebooks(terminal: Terminal, options: RunArguments): Promise<void> {
   const { only, param, model, solve, cellLimit, output } = options;
-  const parameters = model === undefined ? param : { ...param, model: nameForNotebook(model) };
+  const parameters =
+    model === undefined ? param : { ...param, model: await nameForNotebook(terminal, model) };
   const { runCourse } = await import('../notebook/course.js');
   const course = await runCourse({
     ...(only && { only }),
@@ -120,10 +123,15 @@ async function runNotebooks(terminal: Terminal, options: RunArguments): Promise<
   print(terminal, course.report);
 }
 
-/** A notebook runs in its own folder: a path has to be absolute. Names it looks up, or makes, itself. */
-function nameForNotebook(model: string): string {
-  const isName = [...randomShapeNames, ...listModels().map(({ name }) => name)].includes(model);
-  return isName ? model : resolveModel(model);
+/**
+ * A notebook runs in its own folder: a path has to be absolute. Names it looks up itself, and makes a real shape
+ * itself; a model of the hub is fetched here.
+ */
+async function nameForNotebook(terminal: Terminal, model: string): Promise<string> {
+  if ((randomShapeNames as readonly string[]).includes(model)) return model;
+  if (isHubId(model) && !existsSync(resolve(model))) await fetchFromHub(terminal, model);
+  const folder = resolveModel(model);
+  return folder === resolve(model) ? folder : model;
 }
 
 async function install(terminal: Terminal, { dataFolder }: { dataFolder?: string }): Promise<void> {

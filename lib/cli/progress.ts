@@ -3,6 +3,7 @@
 
 import { SingleBar } from 'cli-progress';
 import { note, type Terminal } from './terminal.js';
+import { formatBytes } from './units.js';
 
 export interface Progress {
   /** @param done, total in the step's unit; a total of 0 means unknown */
@@ -71,4 +72,9 @@ function lineProgress(terminal: Terminal, label: string): Progress {
       note(terminal, `${label}: ${((performance.now() - begun) / 1000).toFixed(1)} s`);
     },
   };
+}
+
+/** Figures behind the bar of a step that is measured in bytes. */
+export function bytesOf(done: number, total: number): string {
+  return `${formatBytes(done)} of ${formatBytes(total)}`;
 }

@@ -6,7 +6,7 @@ import { type Command, Option } from 'commander';
 import { type LayerReport, quantizeCheckpoint, reportBytes, type Scheme, schemeNames } from '../quantize.js';
 import { alignColumns, decimal } from '../results/compare.js';
 import { resolveModel } from './models.js';
-import { startProgress } from './progress.js';
+import { bytesOf, startProgress } from './progress.js';
 import { print, type Terminal } from './terminal.js';
 import { formatBytes } from './units.js';
 
@@ -120,11 +120,7 @@ async function quantizeInto(
   const { readArchitecture } = await import('../model.js');
   const { weightMap } = await readArchitecture(source);
   const checkpoint = await openCheckpoint(source);
-  const progress = startProgress(
-    terminal,
-    'Quantizing',
-    (done, total) => `${formatBytes(done)} of ${formatBytes(total)}`,
-  );
+  const progress = startProgress(terminal, 'Quantizing', bytesOf);
   try {
     return await quantizeCheckpoint(checkpoint, weightMap, folder, scheme, {
       signal: terminal.signal,

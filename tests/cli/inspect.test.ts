@@ -88,6 +88,44 @@ describe('model', () => {
   });
 });
 
+describe('models of the hub', () => {
+  const commit = '0123456789abcdef0123456789abcdef01234567';
+
+  test('one that is in the cache is known by its id', async () => {
+    vi.stubEnv('HF_HUB_CACHE', join(scratch, 'hub'));
+    vi.stubEnv('HF_HUB_OFFLINE', '1');
+    const cache = join(scratch, 'hub', 'models--org--tiny');
+    await writeModelFolder(join(cache, 'snapshots', commit));
+    await mkdir(join(cache, 'refs'));
+    await writeFile(join(cache, 'refs', 'main'), commit);
+    const args = ['--backend', 'cpu', '--prompt', 'Hi', '--new', '1', '--json'];
+    const { exitCode, stdout } = await runCli(['generate', 'org/tiny', ...args]);
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ model: 'org/tiny' });
+    expect((await runCli(['model', 'org/tiny'])).stdout).toBe(`${join(cache, 'snapshots', commit)}\n`);
+  });
+
+  test('one that is not says how to get it', async () => {
+    vi.stubEnv('HF_HUB_CACHE', join(scratch, 'hub'));
+    vi.stubEnv('HF_HUB_OFFLINE', '1');
+    const unknown = await runCli(['inspect', 'org/other']);
+    expect(unknown.stderr).toMatch(/^error: model org\/other: .*response-time model org\/other\n$/);
+    const offline = await runCli(['model', 'org/other']);
+    expect(offline).toMatchObject({ exitCode: 1, stdout: '' });
+    expect(offline.stderr).toMatch(/^error: org\/other: HF_HUB_OFFLINE[^\n]*\n$/);
+  });
+
+  test.each([
+    ['no id', ['model', 'nonsense'], /owner\/name as on the hub, received "nonsense"/],
+    ['both kinds', ['model', 'org/tiny', '--random', 'gpt2'], /received both org\/tiny and --random gpt2/],
+  ])('bad input: %s', async (_, args, message) => {
+    const { exitCode, stderr } = await runCli(args);
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^error: [^\n]+\n$/);
+    expect(exitCode).toBe(1);
+  });
+});
+
 describe('results', () => {
   test('says so when there are none; --json has both lists', async () => {
     vi.stubEnv('RESPONSE_TIME_RESULTS', join(scratch, 'results'));
