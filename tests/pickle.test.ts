@@ -1,10 +1,12 @@
 import { writeFileSync } from 'node:fs';
 import { join as joinPath } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint.js';
 import { loadParams } from '../lib/convert.js';
+import { readArchitecture } from '../lib/model.js';
 import { mistralWeightMap } from '../lib/models/mistral.weights.js';
-import { float32Values, type ParamTree, type Shape, sizeOf } from '../lib/tensor.js';
+import { float32Values, type ParamTree, type Shape, sizeOf, weightEntries } from '../lib/tensor.js';
 import { messageOf, temporaryFolder, writeTensors } from './checkpointFiles.js';
 import { ascii, dictPickle, join, op, tensorPickle, torchFile, zipBytes } from './torchFiles.js';
 
@@ -121,6 +123,23 @@ describe('tensors', () => {
     };
     expect(await load('pytorch_model.bin')).toEqual(await load('model.safetensors'));
   });
+});
+
+describe('files that PyTorch wrote', () => {
+  test.each(['gpt2-one-token', 'mistral-head-dim-sharded'])(
+    '%s: as from safetensors, bit for bit',
+    async (name) => {
+      const folder = fileURLToPath(new URL(`golden/${name}`, import.meta.url));
+      const { weightMap } = await readArchitecture(folder);
+      const load = async (path: string) => {
+        const checkpoint = await openCheckpoint(path);
+        return loadParams<ParamTree>(checkpoint, weightMap).finally(() => checkpoint.close());
+      };
+      const pickled = await load(joinPath(folder, 'pickled'));
+      expect(pickled).toEqual(await load(folder));
+      expect([...weightEntries(pickled)].length).toBeGreaterThan(10);
+    },
+  );
 });
 
 describe('hostile and broken files', () => {
