@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
@@ -11,6 +12,11 @@ import {
   tokenLogProbabilities,
   topToken,
 } from '../lib/quality.js';
+
+/** What Python computed: reference/golden_quality.py. */
+function golden<Table>(name: string): Table {
+  return JSON.parse(readFileSync(new URL(`golden/${name}.json`, import.meta.url), 'utf8'));
+}
 
 describe('ROUGE', () => {
   // [text, reference, rouge1, rouge2, rougeL] of rouge_score 0.1.2, RougeScorer(use_stemmer=False), F-measures.
@@ -56,6 +62,24 @@ describe('ROUGE', () => {
     expect(scores.rouge1).toBeCloseTo(rouge1, 12);
     expect(scores.rouge2).toBeCloseTo(rouge2, 12);
     expect(scores.rougeL).toBeCloseTo(rougeL, 12);
+  });
+
+  test('equals rouge_score on the golden table of 200 pairs', () => {
+    type Scores = readonly [precision: number, recall: number, fmeasure: number];
+    const { columns, pairs } = golden<{
+      columns: string[];
+      pairs: { text: string; reference: string; rouge1: Scores; rouge2: Scores; rougeL: Scores }[];
+    }>('rouge');
+    expect(columns[2]).toBe('fmeasure');
+    expect(pairs).toHaveLength(200);
+    for (const { text, reference, ...expected } of pairs) {
+      for (const [name, score] of Object.entries(rouge(text, reference))) {
+        expect(score, `${name} of ${text} against ${reference}`).toBeCloseTo(
+          expected[name as 'rouge1'][2],
+          12,
+        );
+      }
+    }
   });
 
   test('lies between 0 and 1, is 1 for the same words, and does not depend on the order of its sides', () => {
@@ -104,6 +128,15 @@ describe('perplexity', () => {
       expect(found[i]).toBeCloseTo(value, 13);
     });
     expect(perplexity(found)).toBeCloseTo(10.411775247295898, 12);
+  });
+
+  test("over many texts is PyTorch's", () => {
+    const tables =
+      golden<Record<string, { perplexity: number; samples: { logProbabilities: number[] }[] }>>('perplexity');
+    for (const { perplexity: expected, samples } of Object.values(tables)) {
+      const all = samples.flatMap(({ logProbabilities }) => logProbabilities);
+      expect(perplexity(all)).toBeCloseTo(expected, 6); // the table's log-probabilities have six digits
+    }
   });
 
   test('of a model that knows nothing is its vocabulary, and large logits do not overflow', () => {
