@@ -508,12 +508,13 @@ def write_json(path, items):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the two committed files")
     parser.add_argument("--train", type=int, default=0, help="size of the whole training set to write")
     parser.add_argument("--output", type=Path, default=Path("train.jsonl"), help="where the whole training set goes")
     arguments = parser.parse_args()
-    DATA.mkdir(exist_ok=True)
-    write_json(DATA / "instructions-eval.json", evaluation_set())
-    write_json(DATA / "instructions-train.json", training_shard(0)[:TRAIN_SAMPLE])
+    arguments.data.mkdir(exist_ok=True)
+    write_json(arguments.data / "instructions-eval.json", evaluation_set())
+    write_json(arguments.data / "instructions-train.json", training_shard(0)[:TRAIN_SAMPLE])
     if arguments.train:
         with arguments.output.open("w", encoding="utf-8") as file:
             for item in training_set(arguments.train):

@@ -1,0 +1,75 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+
+interface Sample {
+  readonly instruction: string;
+  readonly input: string;
+  readonly output: string;
+  readonly family: string;
+}
+
+const root = join(import.meta.dirname, '..');
+const readJson = <Value>(path: string) => JSON.parse(readFileSync(join(root, path), 'utf8')) as Value;
+const evaluation = readJson<Sample[]>('data/instructions-eval.json');
+const training = readJson<Sample[]>('data/instructions-train.json');
+const keyOf = ({ instruction, input }: Sample) => JSON.stringify([instruction, input]);
+const hasPython = spawnSync('python3', ['-c', 'import sys; assert sys.version_info >= (3, 10)']).status === 0;
+
+function folderBytes(path: string): number {
+  const entries = readdirSync(join(root, path), { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .reduce((sum, { parentPath, name }) => sum + statSync(join(parentPath, name)).size, 0);
+}
+
+describe('instruction dataset', () => {
+  test('has 1,000 different evaluation samples of Alpaca schema in a dozen or more families', () => {
+    expect(evaluation).toHaveLength(1000);
+    expect(new Set(evaluation.map(keyOf)).size).toBe(1000);
+    expect(new Set(evaluation.map(({ family }) => family)).size).toBeGreaterThanOrEqual(12);
+    for (const { instruction, input, output } of [...evaluation, ...training]) {
+      expect([typeof instruction, typeof input, typeof output]).toEqual(['string', 'string', 'string']);
+      expect(instruction.length * output.length).toBeGreaterThan(0);
+    }
+  });
+
+  test('shares no (instruction, input) between training and evaluation', () => {
+    const heldOut = new Set(evaluation.map(keyOf));
+    expect(training.filter((sample) => heldOut.has(keyOf(sample)))).toEqual([]);
+  });
+
+  test.skipIf(!hasPython)('comes out of its script byte for byte (skipped without Python 3.10)', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'dataset-'));
+    try {
+      execFileSync('python3', ['reference/make_dataset.py', '--data', folder], { cwd: root });
+      for (const file of ['instructions-eval.json', 'instructions-train.json']) {
+        expect(readFileSync(join(folder, file)).equals(readFileSync(join(root, 'data', file))), file).toBe(
+          true,
+        );
+      }
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+});
+
+describe('embedded models', () => {
+  const records = readJson<{ model: string; parameters: number; evaluation: { rougeL: number } }[]>(
+    'results/reference/training-tiny.json',
+  );
+
+  test.each(['tiny-gpt2', 'tiny-mistral'])('%s is small and answered well when it was trained', (name) => {
+    const record = records.find(({ model }) => model === name);
+    expect(record?.parameters).toBeGreaterThan(2e6);
+    expect(record?.parameters).toBeLessThan(3.8e6);
+    expect(record?.evaluation.rougeL).toBeGreaterThan(0.8);
+    expect(folderBytes(`data/models/${name}`)).toBeLessThan(8e6);
+  });
+});
+
+test('the golden files stay under 3 MB', () => {
+  expect(folderBytes('tests/golden')).toBeLessThan(3e6);
+});
