@@ -179,8 +179,15 @@ function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-function checkPrompt(model: GenerativeModel, promptIds: readonly number[], maxNewTokens: number): void {
-  const { vocabSize, maxPositions } = model;
+/**
+ * What generate demands of a prompt; for callers that want to know before they load a model.
+ * @throws RangeError that says what was expected, what was received and what would do
+ */
+export function checkPrompt(
+  { vocabSize, maxPositions }: Pick<GenerativeModel, 'vocabSize' | 'maxPositions'>,
+  promptIds: readonly number[],
+  maxNewTokens: number,
+): void {
   if (!Number.isInteger(maxNewTokens) || maxNewTokens < 1) {
     throw new RangeError(`new tokens: expected a positive integer, received ${maxNewTokens}`);
   }

@@ -92,12 +92,12 @@ async function runGenerate(terminal: Terminal, name: string, options: GenerateAr
       'note: --top-k and --top-p change nothing at --temperature 0, which takes the most likely token',
     );
   }
-  resolveModel(name); // the cheapest mistake to find comes first
+  // The cheapest mistakes to find come first: a large model takes minutes to load.
+  const promptIds = await readPrompt(name, options);
   const backend = (await startBackend(options.backend)).name;
   const model = await loadOnto(terminal, name, options.weights);
   try {
     const { collect } = await import('../generate.js');
-    const promptIds = options.promptIds ?? encodePrompt(model, name, options);
     const generation = await collect(
       model,
       promptIds,
@@ -136,8 +136,24 @@ function checkCombination(options: GenerateArguments): void {
     throw new Error('--logits: needs --json, which is where they are printed');
 }
 
-function encodePrompt(model: Model, name: string, { prompt = '', chat }: GenerateArguments): number[] {
-  const { tokenizer } = model;
+/** The prompt's ids, checked against the model's config.json. */
+async function readPrompt(name: string, options: GenerateArguments): Promise<readonly number[]> {
+  const folder = resolveModel(name);
+  const { readArchitecture } = await import('../model.js');
+  const { checkPrompt } = await import('../generate.js');
+  const { config } = await readArchitecture(folder);
+  const promptIds = options.promptIds ?? (await encodePrompt(folder, name, options));
+  checkPrompt(config, promptIds, options.new);
+  return promptIds;
+}
+
+async function encodePrompt(
+  folder: string,
+  name: string,
+  { prompt = '', chat }: GenerateArguments,
+): Promise<number[]> {
+  const { loadTokenizer } = await import('../tokenizer.js');
+  const tokenizer = await loadTokenizer(folder);
   if (!tokenizer) {
     throw new Error(`model ${name}: --prompt needs a tokenizer.json, found none; give --prompt-ids instead`);
   }

@@ -150,7 +150,7 @@ describe('bad input ends with 1, one line on stderr and nothing on stdout', () =
     ['unknown target', ['--prompt', 'a', '--target', 'tpu'], /--target.*eager/],
     ['unknown option', ['--pormpt', 'a'], /unknown option.*--prompt/],
     ['--logits alone', ['--prompt', 'a', '--logits'], /--logits.*--json/],
-    ['too much for the context', ['--prompt', 'abc'], /3 prompt tokens and 64 new.*48.*45/],
+    ['too much for the context', ['--prompt', 'abc'], /3 prompt tokens and 64 new.*48.*46/],
     ['a prompt too long', ['--prompt', 'x'.repeat(FIXTURE_CONTEXT + 1), '--new', '1'], /49 tokens.*48/],
   ])('%s', async (_, args, message) => {
     const { exitCode, stdout, stderr } = await generate(...args);
