@@ -16,24 +16,27 @@ import { removeDead } from './passes/removeDead.js';
 import type { Pass } from './passes/rewrite.js';
 import { print } from './print.js';
 
+/** A pass that leaves nothing behind that only what it replaced has read: later passes count readers. */
+function cleaned(name: string, run: (graph: Graph) => Graph): Pass {
+  return { name, run: (graph) => removeDead(run(graph)) };
+}
+
 /** All passes, in the order in which they run. The last group needs the kernel level that fuseElementwise makes. */
 export const passes: readonly Pass[] = [
   { name: 'removeDead', run: removeDead },
-  { name: 'mergeEqual', run: mergeEqual },
-  { name: 'foldConstants', run: foldConstants },
+  cleaned('mergeEqual', mergeEqual),
+  cleaned('foldConstants', foldConstants),
   { name: 'bindConstants', run: bindConstants },
-  { name: 'fuseNorm', run: fuseNorm },
-  { name: 'fuseSoftmax', run: fuseSoftmax },
-  { name: 'fuseAttention', run: fuseAttention },
-  { name: 'removeFused', run: removeDead },
-  { name: 'fuseElementwise', run: fuseElementwise },
-  { name: 'fuseEpilogue', run: fuseEpilogue },
-  { name: 'joinLinears', run: joinLinears },
-  { name: 'removeDeadKernels', run: removeDead },
+  cleaned('fuseNorm', fuseNorm),
+  cleaned('fuseSoftmax', fuseSoftmax),
+  cleaned('fuseAttention', fuseAttention),
+  cleaned('fuseElementwise', fuseElementwise),
+  cleaned('fuseEpilogue', fuseEpilogue),
+  cleaned('joinLinears', joinLinears),
 ];
 
 /** Passes without which a graph cannot run on every target. */
-const required: ReadonlySet<string> = new Set(['fuseElementwise', 'removeDeadKernels']);
+const required: ReadonlySet<string> = new Set(['fuseElementwise']);
 
 export interface OptimizeOptions {
   /** Stop after this pass. */

@@ -188,6 +188,7 @@ function formatText(format: WeightFormat): string {
 
 function attributeText(value: unknown): string {
   if (Array.isArray(value)) return bracket(value as number[]);
+  if (typeof value === 'number') return literalText(value);
   if (typeof value !== 'object' || value === null) return String(value);
   const { offset, strides } = value as View;
   return `[${offset}; ${strides.join(',')}]`;

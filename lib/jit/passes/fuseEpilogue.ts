@@ -4,7 +4,17 @@
 
 import { sizeOf } from '../../tensor.js';
 import { sameShape } from '../build.js';
-import type { Epilogue, Graph, LinearProduct, Node, Program, StructuredNode, Value, View } from '../graph.js';
+import type {
+  Epilogue,
+  Graph,
+  Instruction,
+  LinearProduct,
+  Node,
+  Program,
+  StructuredNode,
+  Value,
+  View,
+} from '../graph.js';
 import { newValue } from '../graph.js';
 import type { Links } from './rewrite.js';
 import { linksOf, onEveryLevel, sortNodes } from './rewrite.js';
@@ -20,19 +30,19 @@ const columnMultiple = 16; // panels of Weights: see LinearProduct.columns
 /** Moves Elementwise Nodes into the products that they read. */
 export function fuseEpilogue(graph: Graph): Graph {
   return onEveryLevel(graph, (level) => {
-    let held = level;
-    const products = level.nodes.filter(isBareProduct);
     // From the last to the first: of two products in one sum, the later one has both at hand.
-    for (const product of products.reverse()) held = fuseProduct(held, product) ?? held;
-    return held;
+    const whole = level.nodes.filter(isBareProduct).reverse().reduce(fuseReader, level);
+    return whole.nodes.filter(isSingleLinear).reduce(fuseParts, whole);
   });
 }
 
 function isBareProduct(node: Node): node is Product {
   if (node.op === 'BatchMatMul') return node.attrs.epilogue.program.length === 1;
-  return (
-    node.op === 'Linear' && node.attrs.products.length === 1 && node.attrs.epilogues[0]!.program.length === 1
-  );
+  return isSingleLinear(node) && node.attrs.epilogues[0]!.program.length === 1;
+}
+
+function isSingleLinear(node: Node): node is StructuredNode<'Linear'> {
+  return node.op === 'Linear' && node.attrs.products.length === 1;
 }
 
 /** One reader of a product: which of its inputs the product is. */
@@ -41,17 +51,20 @@ interface Reader {
   readonly input: number;
 }
 
-function fuseProduct(graph: Graph, product: Product): Graph | undefined {
-  if (!graph.nodes.includes(product)) return undefined; // it went into another one as a gate
+/** The graph with a product and its one reader fused, where that can be done. */
+function fuseReader(graph: Graph, product: Product): Graph {
+  if (!graph.nodes.includes(product)) return graph; // it went into another one as a gate
   const links = linksOf(graph);
-  const readers = readersOf(product.outputs[0]!, links);
-  if (!readers || readers.length === 0) return undefined;
-  const [only] = readers;
-  const fused =
-    readers.length === 1
-      ? (fuseWhole(product, only!, links) ?? fuseColumns(product, readers))
-      : fuseColumns(product, readers);
-  return fused && sortNodes(replaced(graph, fused));
+  const [reader, ...others] = readersOf(product.outputs[0]!, links) ?? [];
+  const fused = reader && others.length === 0 ? fuseWhole(product, reader, links) : undefined;
+  return (fused && sortNodes(replaced(graph, fused))) ?? graph;
+}
+
+/** The graph with the parts of a product written to places of their own, where that can be done. */
+function fuseParts(graph: Graph, product: StructuredNode<'Linear'>): Graph {
+  const readers = readersOf(product.outputs[0]!, linksOf(graph)) ?? [];
+  const fused = readers.length > 0 ? fuseColumns(product, readers) : undefined;
+  return (fused && sortNodes(replaced(graph, fused))) ?? graph;
 }
 
 /** Elementwise Nodes that read a value, through Reshapes; undefined if anything else reads it. */
@@ -142,8 +155,7 @@ function bareLinear(value: Value, links: Links): StructuredNode<'Linear'> | unde
 }
 
 /** Several expressions each read some columns of a product: each becomes an output of its own. */
-function fuseColumns(product: Product, readers: readonly Reader[]): Replacement | undefined {
-  if (product.op !== 'Linear') return undefined;
+function fuseColumns(product: StructuredNode<'Linear'>, readers: readonly Reader[]): Replacement | undefined {
   const [own] = product.outputs as [Value];
   const width = own.shape.at(-1)!;
   const rows = sizeOf(own.shape.slice(0, -1));
@@ -152,16 +164,17 @@ function fuseColumns(product: Product, readers: readonly Reader[]): Replacement 
   const outputs: Value[] = [];
   const naming: Node[] = [];
   const inputs = [...product.inputs];
-  const covered: { begin: number; end: number }[] = [];
   for (const { node, input } of readers) {
     const [result] = node.outputs as [Value];
     const part = columnsOf(node.attrs.views[input]!, result, rows, width);
-    if (!part || result.dtype !== 'f32') return undefined;
-    if (covered.some(({ begin, end }) => part.begin < end && begin < part.end)) return undefined;
-    covered.push(part);
+    const overlaps = products.some(
+      ({ columns }) => part && part.begin < columns!.end && columns!.begin < part.end,
+    );
+    if (!part || overlaps || result.dtype !== 'f32') return undefined;
     const shape = [...own.shape.slice(0, -1), part.end - part.begin];
-    const epilogue = epilogueOf(node, [input], shape, inputs.length);
-    if (!epilogue) return undefined;
+    const after = epilogueOf(node, [input], shape, inputs.length);
+    if (!after) return undefined;
+    const epilogue = composed(columnsOfEpilogue(product.attrs.epilogues[0]!, part.begin), after);
     epilogues.push({ ...epilogue, products: [products.length] });
     products.push({ ...product.attrs.products[0]!, columns: part });
     inputs.push(...operandsOf(node, [input]));
@@ -171,6 +184,48 @@ function fuseColumns(product: Product, readers: readonly Reader[]): Replacement 
   }
   const fused: Node = { ...product, inputs, outputs, attrs: { products, epilogues } };
   return { out: [product, ...readers.map((reader) => reader.node)], nodes: [fused, ...naming] };
+}
+
+/** An epilogue for the columns from `begin` on. */
+function columnsOfEpilogue(epilogue: Epilogue, begin: number): Epilogue {
+  const operands = epilogue.operands.map(({ input, view }) => {
+    return { input, view: { ...view, offset: view.offset + begin * view.strides.at(-1)! } };
+  });
+  return { ...epilogue, operands };
+}
+
+/** One epilogue after another: the second one's product is the first one's result. */
+function composed(first: Epilogue, second: Epilogue): Epilogue {
+  const operands = first.operands.length;
+  const shift = first.program.length;
+  const program = second.program.map((instruction): Instruction => {
+    if (instruction.op === 'Input') {
+      // Its own product's register is that of the first program's last step.
+      if (instruction.index > 0) return { ...instruction, index: instruction.index + operands };
+      return { op: 'Input', index: -1, dtype: 'f32' };
+    }
+    return 'args' in instruction
+      ? { ...instruction, args: instruction.args.map((arg) => arg + shift) }
+      : instruction;
+  });
+  return {
+    products: first.products,
+    operands: [...first.operands, ...second.operands],
+    program: withoutPlaceholder([...first.program, ...program], shift - 1),
+  };
+}
+
+/** Removes the step that stands for the first program's result, and reads that result instead. */
+function withoutPlaceholder(program: Program, result: number): Program {
+  const at = program.findIndex((instruction) => instruction.op === 'Input' && instruction.index === -1);
+  if (at < 0) return program;
+  const place = (register: number): number =>
+    register === at ? result : register > at ? register - 1 : register;
+  const rest = program.flatMap((instruction, i): Instruction[] => {
+    if (i === at) return [];
+    return ['args' in instruction ? { ...instruction, args: instruction.args.map(place) } : instruction];
+  });
+  return rest;
 }
 
 /** The columns that a view reads of [rows, width], if it reads those of every row in order. */

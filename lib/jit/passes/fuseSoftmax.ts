@@ -3,6 +3,7 @@
 
 import { sameShape } from '../build.js';
 import type { Graph, Node, ReduceKind, StructuredNode, Value } from '../graph.js';
+import { removeDead } from './removeDead.js';
 import type { Links } from './rewrite.js';
 import { literalOf, onEveryLevel, pairs, replaceNodes, throughReshapes } from './rewrite.js';
 
@@ -13,7 +14,8 @@ export function fuseSoftmax(graph: Graph): Graph {
       const found = matchSoftmax(node, links);
       return found && [found];
     });
-    return replaceNodes(composed, (node, links) =>
+    // Without what is now unread, so that a scale which only the softmax reads is seen as such.
+    return replaceNodes(removeDead(composed), (node, links) =>
       node.op === 'Softmax' ? [withScale(node, links)] : undefined,
     );
   });

@@ -86,7 +86,8 @@ const attention: Kernel<'Attention'> = ({ scale, mask }, inputs, [output]) => {
     const row = Math.floor(at / keys);
     const key = Math.floor(row / query) * keys + (at % keys);
     const masked = maskTensor ? maskTensor.values[element!]! : 0;
-    scores.push(scale * dot(rowOf(q, row), rowOf(k, key)) + masked);
+    // In f32, where a mask of -1e9 swallows the score: a row that sees nothing is an even mixture.
+    scores.push(Math.fround(Math.fround(scale * dot(rowOf(q, row), rowOf(k, key))) + masked));
     if (at % keys < keys - 1) return;
     mix(scores.splice(0), (i) => rowOf(v, Math.floor(row / query) * keys + i), rowOf(output!, row));
   });
