@@ -3,6 +3,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { KVCache } from './cache.js';
 import { disposeCache } from './cache.js';
+import type { Sampling } from './sample.js';
 import type { ParamTree } from './tensor.js';
 
 /** One call: `tokens` [batch, query] int32; row b's first count[b] are real and follow start[b] earlier tokens. */
@@ -37,6 +38,30 @@ export type EveryLogits<Params extends ParamTree = ParamTree> = (
   params: Params,
   tokens: readonly number[],
 ) => Promise<Float32Array>;
+
+/** Many tokens in one call: what a compiled loop is asked for. */
+export interface DecodeRequest {
+  /** The last token known, not yet in the cache, and its place in the text. */
+  readonly token: number;
+  readonly position: number;
+  /** Tokens to write at most; 0 is allowed. */
+  readonly limit: number;
+  readonly sampling: Sampling;
+  /** randomKey(sampling.seed) */
+  readonly key: tf.Tensor1D;
+  /** Tokens that end the text, themselves included. */
+  readonly eosIds: readonly number[];
+  readonly signal: AbortSignal;
+  /** Told each token in order, while the loop goes on. */
+  readonly onToken: (id: number) => void;
+}
+
+/** Writes tokens until the limit, an end of sequence or an abort. @returns the cache, which was taken over */
+export type Decode<Params extends ParamTree = ParamTree> = (
+  params: Params,
+  request: DecodeRequest,
+  cache: KVCache,
+) => Promise<KVCache>;
 
 /** Runs a model op by op on the current tfjs backend; nothing but the result outlives the call. */
 export function eager<Params extends ParamTree>(forward: ForwardFunction<Params>): Forward<Params> {

@@ -1,9 +1,9 @@
 // lib/generate.ts: prompt -> text, token by token: prefill the prompt, then decode one token a step.
 // Takes a Forward and cannot tell an eager model from a compiled one.
 import * as tf from '@tensorflow/tfjs-core';
-import type { CacheSpec, KVCache } from './cache.js';
-import { allocate, cacheBytes, disposeCache } from './cache.js';
-import type { EveryLogits, Forward } from './forward.js';
+import type { KVCache } from './cache.js';
+import { cacheBytes, disposeCache } from './cache.js';
+import type { Decode, EveryLogits, Forward } from './forward.js';
 import { forwardInput } from './forward.js';
 import type { Sampling } from './sample.js';
 import { checkSampling, GREEDY, randomKey, sampleToken } from './sample.js';
@@ -19,8 +19,10 @@ export interface GenerativeModel {
   readonly everyLogits?: EveryLogits;
   readonly vocabSize: number;
   readonly maxPositions: number;
-  /** The cache for this many tokens. */
-  readonly cacheSpec: (capacity: number) => CacheSpec;
+  /** An empty cache for one row of this many tokens. */
+  readonly newCache: (capacity: number) => KVCache;
+  /** Writes many tokens in one call; absent: generate calls `forward` for each. */
+  readonly decode?: Decode;
   readonly tokenizer: Tokenizer | null;
   readonly eosIds: readonly number[];
 }
@@ -72,70 +74,198 @@ export async function* generate(
   promptIds: readonly number[],
   options: GenerateOptions,
 ): AsyncGenerator<GeneratedToken, Generation, void> {
-  const { maxNewTokens, sampling = GREEDY, useCache = true, ignoreEos = false, signal } = options;
+  const { maxNewTokens, sampling = GREEDY, keepLogits = false } = options;
   checkSampling(sampling);
   checkPrompt(model, promptIds, maxNewTokens);
-  const stream = model.tokenizer && createTextStream(model.tokenizer);
+  const text = writer(model);
   const newIds: number[] = [];
-  const pieces: string[] = [];
   const latencies: number[] = [];
-  const key = randomKey(sampling.seed);
-  const spec = model.cacheSpec(promptIds.length + maxNewTokens - 1);
-  let finish: Generation['finish'] = 'length';
-  let logits: Float32Array | null = null;
-  let cache = allocate(spec, 1);
-  let bytes = 0;
+  const state: State = {
+    promptIds,
+    newIds,
+    key: randomKey(sampling.seed),
+    cacheBytes: 0,
+    logits: null,
+    finish: 'length',
+  };
+  const tokens = model.decode && options.useCache !== false ? decodeTogether : decodeSingly;
   try {
-    while (newIds.length < maxNewTokens) {
-      const begun = performance.now();
+    let begun = performance.now();
+    for await (const id of tokens(model, state, { ...options, sampling, keepLogits })) {
+      newIds.push(id);
+      latencies.push(performance.now() - begun);
+      const isEnd = !options.ignoreEos && model.eosIds.includes(id);
+      if (isEnd) state.finish = 'eos';
+      yield {
+        id,
+        text: text.push(id, isEnd || newIds.length === maxNewTokens),
+        latencyMs: latencies.at(-1)!,
+      };
+      if (isEnd || newIds.length === maxNewTokens) break;
+      begun = performance.now();
+    }
+  } finally {
+    state.key.dispose();
+  }
+  return {
+    promptIds,
+    newIds,
+    text: text.end(),
+    finish: state.finish,
+    firstTokenMs: latencies[0] ?? 0,
+    perTokenMs: latencies.slice(1),
+    totalMs: latencies.reduce((sum, ms) => sum + ms, 0),
+    cacheBytes: state.cacheBytes,
+    logits: state.logits,
+  };
+}
+
+/** What a generation knows so far; the decoding loops below fill it. */
+interface State {
+  readonly promptIds: readonly number[];
+  readonly newIds: readonly number[];
+  readonly key: tf.Tensor1D;
+  cacheBytes: number;
+  logits: Float32Array | null;
+  finish: Generation['finish'];
+}
+
+type Settings = GenerateOptions & { readonly sampling: Sampling; readonly keepLogits: boolean };
+
+/** One forward call a token: any model. Frees its cache when the caller stops. */
+async function* decodeSingly(
+  model: GenerativeModel,
+  state: State,
+  settings: Settings,
+): AsyncGenerator<number> {
+  const { promptIds, newIds } = state;
+  const { useCache = true, signal, maxNewTokens } = settings;
+  const capacity = promptIds.length + maxNewTokens - 1;
+  let cache = model.newCache(capacity);
+  try {
+    for (;;) {
       if (signal?.aborted) {
-        finish = 'aborted';
-        break;
+        state.finish = 'aborted';
+        return;
+      }
+      const isWhole = newIds.length === 0 || !useCache;
+      if (isWhole && newIds.length > 0) {
+        disposeCache(cache);
+        cache = model.newCache(capacity);
       }
       const known = promptIds.length + newIds.length;
-      const isFirst = newIds.length === 0;
-      if (!useCache && !isFirst) {
-        disposeCache(cache);
-        cache = allocate(spec, 1);
-      }
-      const whole = isFirst || !useCache;
-      const fresh = whole ? [...promptIds, ...newIds] : newIds.slice(-1);
-      const output = await step(model, fresh, known - fresh.length, cache, {
-        sampling,
-        key,
-        keepLogits: isFirst && !!options.keepLogits,
-      });
+      const fresh = isWhole ? [...promptIds, ...newIds] : newIds.slice(-1);
+      const output = await step(model, fresh, known - fresh.length, cache, state, settings);
       cache = output.cache;
-      bytes = Math.max(bytes, cacheBytes(cache));
-      logits ??= output.logits;
-      newIds.push(output.id);
-      const isEnd = !ignoreEos && model.eosIds.includes(output.id);
-      const isLast = isEnd || newIds.length === maxNewTokens;
-      const text = (stream?.push(output.id) ?? '') + (isLast ? (stream?.flush() ?? '') : '');
-      pieces.push(text);
-      latencies.push(performance.now() - begun);
-      yield { id: output.id, text, latencyMs: latencies.at(-1)! };
-      if (isEnd) {
-        finish = 'eos';
-        break;
-      }
+      yield output.id;
       await nextTurn();
     }
   } finally {
     disposeCache(cache);
-    key.dispose();
   }
-  if (finish === 'aborted') pieces.push(stream?.flush() ?? '');
-  return {
+}
+
+/** The prompt in one forward call, all further tokens in one call of a compiled loop, streamed as they come. */
+async function* decodeTogether(
+  model: GenerativeModel,
+  state: State,
+  settings: Settings,
+): AsyncGenerator<number> {
+  const { promptIds, key } = state;
+  const { maxNewTokens, sampling, signal, ignoreEos = false } = settings;
+  const first = await step(
+    model,
     promptIds,
-    newIds,
-    text: stream && pieces.join(''),
-    finish,
-    firstTokenMs: latencies[0] ?? 0,
-    perTokenMs: latencies.slice(1),
-    totalMs: latencies.reduce((sum, ms) => sum + ms, 0),
-    cacheBytes: bytes,
-    logits,
+    0,
+    model.newCache(promptIds.length + maxNewTokens - 1),
+    state,
+    settings,
+  );
+  let cache = first.cache;
+  const stop = new AbortController(); // the caller may stop between two tokens, without a signal of its own
+  const queue = new TokenQueue();
+  let running: Promise<KVCache> | undefined;
+  try {
+    yield first.id;
+    running = model.decode!(
+      model.params,
+      {
+        token: first.id,
+        position: promptIds.length,
+        limit: maxNewTokens - 1,
+        sampling,
+        key,
+        eosIds: ignoreEos ? [] : model.eosIds,
+        signal: signal ? AbortSignal.any([signal, stop.signal]) : stop.signal,
+        onToken: (id) => queue.push(id),
+      },
+      cache,
+    );
+    running.then(
+      () => queue.end(),
+      (error) => queue.end(error),
+    );
+    yield* queue;
+    cache = await running;
+    if (signal?.aborted) state.finish = 'aborted';
+  } finally {
+    stop.abort();
+    cache = running ? await running.catch(() => cache) : cache;
+    disposeCache(cache);
+  }
+}
+
+/** Tokens that arrive by callback, read by an async loop. */
+class TokenQueue implements AsyncIterable<number> {
+  readonly #waiting: number[] = [];
+  #wake: () => void = () => {};
+  #ended: { readonly error: unknown } | undefined;
+
+  push(id: number): void {
+    this.#waiting.push(id);
+    this.#wake();
+  }
+
+  end(error?: unknown): void {
+    this.#ended = { error };
+    this.#wake();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<number> {
+    for (;;) {
+      while (this.#waiting.length > 0) yield this.#waiting.shift()!;
+      if (this.#ended?.error !== undefined) throw this.#ended.error;
+      if (this.#ended) return;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+}
+
+/** Puts text together while tokens come; without a tokenizer there is none. */
+function writer({ tokenizer }: GenerativeModel): {
+  push(id: number, isLast: boolean): string;
+  end(): string | null;
+} {
+  const stream = tokenizer && createTextStream(tokenizer);
+  const pieces: string[] = [];
+  let ended = false;
+  const add = (piece: string) => {
+    pieces.push(piece);
+    return piece;
+  };
+  const flush = () => {
+    if (ended || !stream) return '';
+    ended = true;
+    return stream.flush();
+  };
+  return {
+    push: (id, isLast) => add((stream?.push(id) ?? '') + (isLast ? flush() : '')),
+    end: () => {
+      add(flush());
+      return stream && pieces.join('');
+    },
   };
 }
 
@@ -160,18 +290,20 @@ async function step(
   ids: readonly number[],
   start: number,
   cache: KVCache,
-  { sampling, key, keepLogits }: { sampling: Sampling; key: tf.Tensor1D; keepLogits: boolean },
-): Promise<{ id: number; cache: KVCache; logits: Float32Array | null }> {
+  state: State,
+  { sampling, keepLogits }: Settings,
+): Promise<{ id: number; cache: KVCache }> {
   const input = forwardInput([ids], [start]);
   const output = await model.forward(model.params, input, cache);
+  state.cacheBytes = Math.max(state.cacheBytes, cacheBytes(output.cache));
   const choice = tf.tidy(() => {
     const position = tf.tensor1d([start + ids.length], 'int32');
-    return sampleToken(output.logits, sampling, key, position);
+    return sampleToken(output.logits, sampling, state.key, position);
   });
   const [id] = await choice.data();
-  const logits = keepLogits ? ((await output.logits.data()).slice() as Float32Array) : null;
+  if (keepLogits) state.logits ??= ((await output.logits.data()) as Float32Array).slice();
   tf.dispose([choice, output.logits, input.tokens, input.start, input.count]);
-  return { id: id!, cache: output.cache, logits };
+  return { id: id!, cache: output.cache };
 }
 
 /** Lets timers, signals and other requests run: some backends never leave the microtask queue by themselves. */

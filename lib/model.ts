@@ -2,6 +2,7 @@
 // The one place that knows which families there are.
 import { readFile } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
+import { allocate } from './cache.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint.js';
 import { loadParams, type WeightMap } from './convert.js';
 import { eager, type ForwardFunction } from './forward.js';
@@ -142,7 +143,7 @@ function describeModel(
     everyLogits: everyLogitsOf(network),
     vocabSize: config.vocabSize,
     maxPositions: config.maxPositions,
-    cacheSpec: (capacity) => cacheSpecOf(config, capacity),
+    newCache: (capacity) => allocate(cacheSpecOf(config, capacity), 1),
     weights:
       parts.scheme.name === 'stored'
         ? storedScheme(

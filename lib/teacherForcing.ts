@@ -1,7 +1,7 @@
 // lib/teacherForcing.ts: what a model thinks of a given text: the logits before each of its tokens, none of them chosen.
 // An eager model answers in one call, a compiled one token by token through the Forward that generates.
 import * as tf from '@tensorflow/tfjs-core';
-import { allocate, disposeCache } from './cache.js';
+import { disposeCache } from './cache.js';
 import { forwardInput } from './forward.js';
 import type { GenerativeModel } from './generate.js';
 
@@ -40,7 +40,7 @@ async function stepByStep(
   signal: AbortSignal | undefined,
 ): Promise<Float32Array> {
   const rows = new Float32Array(answerIds.length * model.vocabSize);
-  let cache = allocate(model.cacheSpec(promptIds.length + answerIds.length), 1);
+  let cache = model.newCache(promptIds.length + answerIds.length);
   try {
     for (let i = 0; i < answerIds.length; i++) {
       signal?.throwIfAborted();

@@ -9,6 +9,7 @@ import { diagnose, observeStates } from '../lib/diagnose.js';
 import { forwardInput } from '../lib/forward.js';
 import { collect } from '../lib/generate.js';
 import { loadModel, type Model } from '../lib/model.js';
+import { cacheSpecOf } from '../lib/models/layers.js';
 import { weightEntries } from '../lib/tensor.js';
 import { type Expected, goldenCases, readAllExpected } from './goldenCases.js';
 import { relativeError } from './smallModel.js';
@@ -66,7 +67,7 @@ describe.each(['cpu', 'wasm'] as const)('on %s', (backend) => {
       );
       const capacity = Math.max(...rows.map((row) => row.length));
       for (const layout of ['growing', 'fixed'] as const) {
-        const cache = allocate(model.cacheSpec(capacity), rows.length, layout);
+        const cache = allocate(cacheSpecOf(model.config, capacity), rows.length, layout);
         const output = tf.tidy(() => {
           const { logits } = model.forwardFunction(model.params, input, cache);
           return logits.dataSync() as Float32Array;

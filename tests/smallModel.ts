@@ -1,5 +1,7 @@
 // A GPT-2 of a few thousand random parameters, for tests that need a model and no meaning.
+
 import { selectBackend } from '../lib/backend.js';
+import { allocate } from '../lib/cache.js';
 import { eager } from '../lib/forward.js';
 import type { GenerativeModel } from '../lib/generate.js';
 import { type Gpt2Config, type Gpt2Params, gpt2Network } from '../lib/models/gpt2.js';
@@ -72,7 +74,7 @@ export function generative<Params extends ParamTree>(
     forward: eager(forwardOf(network)) as GenerativeModel['forward'],
     vocabSize: config.vocabSize,
     maxPositions: config.maxPositions,
-    cacheSpec: (capacity) => cacheSpecOf(config, capacity),
+    newCache: (capacity) => allocate(cacheSpecOf(config, capacity), 1),
     tokenizer: null,
     eosIds: [],
   };
