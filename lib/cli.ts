@@ -85,7 +85,10 @@ export async function main(args: readonly string[], terminal: Terminal): Promise
 
 /** Runs the process's command line and ends the process: some backends would keep it alive. */
 export async function run(): Promise<void> {
-  const exitCode = await main(process.argv.slice(2), processTerminal());
+  const terminal = processTerminal();
+  // What a library throws outside of every await is told like any other failure.
+  process.on('uncaughtException', (error) => process.exit(reportFailure(terminal, error)));
+  const exitCode = await main(process.argv.slice(2), terminal);
   // A pipe is written asynchronously: the last line must be out before the process goes.
   for (const stream of [process.stdout, process.stderr]) {
     await new Promise<void>((written) => stream.write('', () => written()));

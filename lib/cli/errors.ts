@@ -25,6 +25,9 @@ const SYSTEM_ERRORS: Readonly<Record<string, string | undefined>> = {
 /** One line that says what is wrong; lists inside a message are joined. */
 export function formatError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  if (/^Array buffer allocation failed/.test(error.message)) {
+    return `not enough memory (${error.message}); \`response-time inspect MODEL\` says what each scheme needs`;
+  }
   const { code, path } = error as NodeJS.ErrnoException;
   const meaning = SYSTEM_ERRORS[code ?? ''];
   // Only what Node itself says begins with its code; a message of ours is clearer than its code.

@@ -30,13 +30,3 @@ export function tokenIds(text: string): number[] {
     `Expected whole numbers with commas between, such as 464,3290; received "${wrong}".`,
   );
 }
-
-/** A parser of names with commas between, each of a known set; a name given twice counts once. */
-export function namesOf<Name extends string>(known: readonly Name[]): (text: string) => Name[] {
-  return (text) => {
-    const names = text.split(',').map((part) => part.trim());
-    const wrong = names.find((name) => !(known as readonly string[]).includes(name));
-    if (wrong === undefined) return [...new Set(names)] as Name[];
-    throw new InvalidArgumentError(`Expected names of ${known.join(', ')}; received "${wrong}".`);
-  };
-}
