@@ -29,7 +29,7 @@ export class GraphBuilder {
   readonly weights: WeightSlot[];
   readonly #weightIndices: Map<Weight, number>;
   /** Says where the user's code is; asked once a Node. */
-  readonly source: () => string | undefined;
+  readonly source: () => Node['source'];
   readonly #parent: GraphBuilder | undefined;
   readonly #owned = new Set<Value>();
   readonly #producers = new Map<Value, Node>();
@@ -37,7 +37,7 @@ export class GraphBuilder {
   /** Of a Scan's body: values of the parent that it reads, in the order of the inputs they became. */
   readonly captures: Value[] = [];
 
-  constructor(parent?: GraphBuilder, source: () => string | undefined = () => undefined) {
+  constructor(parent?: GraphBuilder, source: () => Node['source'] = () => undefined) {
     this.#parent = parent;
     this.weights = parent ? parent.weights : [];
     this.#weightIndices = parent ? parent.#weightIndices : new Map();
@@ -84,6 +84,11 @@ export class GraphBuilder {
     return outputs[0]!;
   }
 
+  #origin(): Pick<Node, 'source'> {
+    const source = this.source();
+    return source ? { source } : {};
+  }
+
   #own(value: Value): Value {
     this.#owned.add(value);
     return value;
@@ -109,7 +114,7 @@ export class GraphBuilder {
     const types = inferTypes(op, attrs, resolved, given);
     const outputs = types.map(({ dtype, shape }) => this.#own(newValue(dtype, [...shape])));
     // The pieces fit by construction: TypeScript cannot relate a generic op to its member of the union.
-    this.#push({ op, inputs: resolved, outputs, attrs, source: this.source() } as unknown as StructuredNode);
+    this.#push({ op, inputs: resolved, outputs, attrs, ...this.#origin() } as unknown as StructuredNode);
     return outputs;
   }
 
@@ -120,7 +125,7 @@ export class GraphBuilder {
     checkScalarArgs(op, types);
     const shape = broadcastShapes(...resolved.map((input) => input.shape));
     const output = this.#own(newValue(scalarType(op, types, to ?? types[0]!), shape));
-    this.#push({ op, inputs: resolved, outputs: [output], attrs: {}, source: this.source() });
+    this.#push({ op, inputs: resolved, outputs: [output], attrs: {}, ...this.#origin() });
     return output;
   }
 

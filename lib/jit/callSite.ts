@@ -13,12 +13,33 @@ const ownFolder = fileURLToPath(new URL('.', import.meta.url));
 const tfjsFile = /@tensorflow[/\\]|[/\\]tfjs-(core|backend-\w+|layers)[/\\]/;
 const opsFile = ownFolder.replace(/jit.$/, 'ops.');
 
-/** Reads the call site off the current stack: the first frame that is neither tfjs nor the compiler. */
+/** The current stack, read only when someone asks: reading it costs more than all else in tracing an operation. */
+export class Origin {
+  readonly #error: Error;
+
+  constructor() {
+    const limit = Error.stackTraceLimit;
+    Error.stackTraceLimit = 40;
+    this.#error = new Error();
+    Error.stackTraceLimit = limit;
+  }
+
+  /** The first frame that is neither tfjs nor the compiler. */
+  get site(): CallSite {
+    return siteOf((this.#error.stack ?? '').split('\n').slice(1));
+  }
+
+  toString(): string {
+    return this.site.source ?? 'an unknown line';
+  }
+}
+
+/** The call site of what runs now. */
 export function callSite(): CallSite {
-  const limit = Error.stackTraceLimit;
-  Error.stackTraceLimit = 40;
-  const frames = (new Error().stack ?? '').split('\n').slice(2);
-  Error.stackTraceLimit = limit;
+  return new Origin().site;
+}
+
+function siteOf(frames: readonly string[]): CallSite {
   let op: string | undefined;
   for (const frame of frames) {
     const place = frame.match(/(?:file:\/\/)?([^\s()]+:\d+:\d+)\)?$/)?.[1];

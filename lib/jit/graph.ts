@@ -227,8 +227,8 @@ interface NodeOf<Name extends Op, Attrs> {
   readonly inputs: readonly Value[];
   readonly outputs: readonly Value[];
   readonly attrs: Attrs;
-  /** Where the user's function called it, such as 'model.ts:12:7'. */
-  readonly source?: string;
+  /** Where the user's function called it: as text, such as '/home/me/model.ts:12:7'. */
+  readonly source?: { toString(): string };
 }
 
 export type ScalarNode = NodeOf<ScalarOp, Record<never, never>>;

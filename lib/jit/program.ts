@@ -48,7 +48,7 @@ function checkConstants(first: Traced, second: Traced): void {
     return other?.length !== values.length || values.some((value, at) => !Object.is(value, other[at]));
   });
   if (!changed && first.constants.length === second.constants.length) return;
-  const { op, source } = changed?.site ?? {};
+  const { op, source } = changed?.origin.site ?? {};
   throw new Error(
     `jit: ${op ?? 'an operation'} at ${source ?? 'an unknown line'} makes another constant each time the function is ` +
       'traced (a random number, a time, a counter?): compiled code would repeat one of them for ever. Pass it as a tensor',

@@ -5,8 +5,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Weight } from '../tensor.js';
 import { GraphBuilder } from './build.js';
-import type { CallSite } from './callSite.js';
-import { callSite } from './callSite.js';
+import { callSite, Origin } from './callSite.js';
 import type { ElementType, ElementValues, Graph, Value } from './graph.js';
 import { formatOf } from './graph.js';
 import { elementwise } from './lower/elementwise.js';
@@ -33,19 +32,19 @@ export interface Traced {
   /** Rebuilds the result from one tensor a graph output and the Weights of this call's arguments. */
   readonly result: (tensors: readonly tf.Tensor[], weights: readonly Weight[]) => unknown;
   /** Constants made while tracing, with where they were made: what check mode compares. */
-  readonly constants: readonly { readonly values: ElementValues; readonly site: CallSite }[];
+  readonly constants: readonly { readonly values: ElementValues; readonly origin: Origin }[];
 }
 
 /** What an operation needs to know while a function is being traced. */
 export class Tracer {
   builder: GraphBuilder;
   readonly root: GraphBuilder;
-  readonly constants: { values: ElementValues; site: CallSite }[] = [];
+  readonly constants: { values: ElementValues; origin: Origin }[] = [];
   readonly #values = new Map<object, Value>(); // by tfjs data id
   #failedRead: Error | undefined;
 
   constructor() {
-    this.root = new GraphBuilder(undefined, () => callSite().source);
+    this.root = new GraphBuilder(undefined, () => new Origin());
     this.builder = this.root;
   }
 
@@ -79,7 +78,7 @@ export class Tracer {
     const dataId = {};
     const type = elementType(dtype);
     const numbers = elementValues(values ?? new Float32Array(tf.util.sizeFromShape([...shape])), type);
-    this.constants.push({ values: numbers, site: callSite() });
+    this.constants.push({ values: numbers, origin: new Origin() });
     this.#values.set(dataId, this.builder.constant(numbers, type, shape));
     return dataId;
   }

@@ -125,7 +125,7 @@ function readInLayout(node: LayoutNode, arg: Expression, shape: Shape): Expressi
 }
 
 /** The Node that writes an expression: a Reshape where it reads all of one value in order. */
-function storeNode(value: Value, { leaves, program }: Expression, source: string | undefined): Node {
+function storeNode(value: Value, { leaves, program }: Expression, source: Node['source']): Node {
   const [leaf] = leaves;
   const origin = source === undefined ? {} : { source };
   const isName = program.length === 1 && leaf && isPlain(leaf.view, value.shape, sizeOf(leaf.value.shape));

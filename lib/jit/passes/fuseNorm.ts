@@ -37,7 +37,7 @@ export function fuseNorm(graph: Graph): Graph {
   });
 }
 
-function normNodes({ kind, x, epsilon, scale, bias, output }: Match, source: string | undefined): Node[] {
+function normNodes({ kind, x, epsilon, scale, bias, output }: Match, source: Node['source']): Node[] {
   const dim = x.shape.at(-1)!;
   const nodes: Node[] = [];
   const asVector = (value: Value): Value => {

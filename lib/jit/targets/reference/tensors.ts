@@ -3,7 +3,6 @@
 import type { Shape, Weight } from '../../../tensor.js';
 import { sizeOf } from '../../../tensor.js';
 import type { Attributes, ElementType, ElementValues, StructuredOp, View } from '../../graph.js';
-import { stridesOf } from '../../graph.js';
 
 /** A tensor with its values. */
 export interface Tensor {
@@ -32,17 +31,18 @@ export function forEachIndex(
   visit: (at: number, elements: readonly number[]) => void,
 ): void {
   const size = sizeOf(shape);
-  const strides = stridesOf(shape);
-  const elements = new Array<number>(views.length);
+  const index = new Array<number>(shape.length).fill(0);
+  const elements = views.map((view) => view.offset);
   for (let at = 0; at < size; at++) {
-    for (const [which, view] of views.entries()) {
-      let element = view.offset;
-      for (const [axis, stride] of view.strides.entries()) {
-        element += stride * (Math.floor(at / strides[axis]!) % shape[axis]!);
-      }
-      elements[which] = element;
-    }
     visit(at, elements);
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      const wraps = ++index[axis]! === shape[axis];
+      const steps = wraps ? 1 - shape[axis]! : 1;
+      for (let which = 0; which < views.length; which++)
+        elements[which]! += steps * views[which]!.strides[axis]!;
+      if (!wraps) break;
+      index[axis] = 0;
+    }
   }
 }
 
