@@ -68,7 +68,7 @@ export function allocate(spec: CacheSpec, batch: number, layout: KVCache['layout
   const empty = () =>
     Array.from(
       { length: spec.layers },
-      () => tf.zeros([batch, spec.kvHeads, slots, spec.headDim]) as tf.Tensor4D,
+      () => tf.fill([batch, spec.kvHeads, slots, spec.headDim], 0) as tf.Tensor4D,
     );
   const positions = layout === 'fixed' ? null : tf.tensor2d([], [batch, 0], 'int32');
   return { spec, layout, keys: empty(), values: empty(), positions, padding: 0 };
