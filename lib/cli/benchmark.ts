@@ -91,8 +91,10 @@ async function runBenchmark(
     for (const { weights } of plan.configurations) {
       if (!models.has(weights)) models.set(weights, await loadOnto(terminal, name, weights));
     }
-    const runs = await measure(terminal, { plan, folder, samples, backend, models });
+    const prepared = { plan, folder, samples, backend, models };
+    const runs = await measure(terminal, prepared);
     const written = await writeRuns(runs, plan.output);
+    await rm(resumeFileOf(prepared), { force: true }); // not before the records are safe
     print(terminal, json ? JSON.stringify(runs) : formatRuns(runs));
     for (const line of new Set(runs.flatMap(({ notes }) => notes))) note(terminal, `note: ${line}`);
     note(terminal, `${runs.length} ${runs.length === 1 ? 'record' : 'records'} written to ${written}`);
@@ -114,20 +116,17 @@ async function measure(terminal: Terminal, prepared: Prepared): Promise<Run[]> {
   const { benchmarkTogether } = await import('../benchmark.js');
   const [model] = models.values();
   const hasText = model!.tokenizer !== null && !model!.randomWeights && !plan.ignoreEos;
-  const resumeFile = resumeFileOf(prepared);
   const progress = startProgress(terminal, 'Measuring', (done, total) => `${done} of ${total} samples`);
   try {
-    const runs = await benchmarkTogether(await configurationsOf(prepared), {
+    return await benchmarkTogether(await configurationsOf(prepared), {
       samples: samples.map((sample, i) => promptOf(model!, sample, i, plan)),
       ...(hasText && { references: samples.map(({ output }) => output) }),
       repeats: plan.repeats,
-      resumeFile,
+      resumeFile: resumeFileOf(prepared),
       ...(isGpu(backend) && { gpu: backend.device }),
       signal: terminal.signal,
       onProgress: ({ done, total }: Progress) => progress.update(done, total),
     });
-    await rm(resumeFile, { force: true });
-    return runs;
   } catch (error) {
     if (terminal.signal.aborted) note(terminal, 'The same command goes on where this one stopped.');
     throw error;
@@ -158,7 +157,7 @@ function promptOf(model: Model, sample: InstructionSample, i: number, { promptTo
 }
 
 function isGpu({ name, device }: Backend): boolean {
-  return name === 'webgpu' || device.includes('GPU,') || device.endsWith('CUDA GPU');
+  return name === 'webgpu' || device.endsWith('CUDA GPU');
 }
 
 /** Samples of another model, or of other settings, lie in another file; more samples of the same go on in it. */
