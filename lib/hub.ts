@@ -69,6 +69,11 @@ export async function fetchModel(id: string, options: FetchOptions = {}): Promis
   const { environment = process.env, revision = 'main' } = options;
   if (!isHubId(id))
     throw new RangeError(`model: expected owner/name as on the hub, received ${JSON.stringify(id)}`);
+  if (!/^[\w][\w./-]*$/.test(revision) || revision.includes('..')) {
+    throw new RangeError(
+      `revision: expected a branch, a tag or a commit, received ${JSON.stringify(revision)}`,
+    );
+  }
   const cached = cachedModelFolder(id, options);
   if (isSet(environment.HF_HUB_OFFLINE) || isSet(environment.TRANSFORMERS_OFFLINE)) {
     if (cached !== undefined) return cached;
@@ -114,7 +119,7 @@ async function fetchFiles(
   }
   await get(companions.filter((name) => listing.has(name)));
   const config = join(cache.snapshot(commit), 'config.json');
-  options.checkConfig?.(JSON.parse(await readFile(config, 'utf8')), config);
+  options.checkConfig?.(await readJson(config), config);
   const weights = weightFiles.find((name) => listing.has(name));
   if (weights === undefined) {
     const found = [...listing.keys()].filter((name) => !companions.includes(name)).slice(0, 8);
@@ -174,12 +179,24 @@ function remoteFile(
 
 /** Shards that an index names: plain file names only, so that none leaves the folder. */
 function shardNames(indexFile: string): string[] {
-  const index = JSON.parse(readFileSync(indexFile, 'utf8')) as { weight_map?: unknown } | null;
-  const map = index?.weight_map;
+  let map: unknown;
+  try {
+    map = (JSON.parse(readFileSync(indexFile, 'utf8')) as { weight_map?: unknown } | null)?.weight_map;
+  } catch {
+    map = undefined; // no JSON: the message below says what was expected
+  }
   const names = typeof map === 'object' && map !== null ? [...new Set(Object.values(map))] : [];
   const isShard = (name: unknown) => typeof name === 'string' && /^[\w.-]+\.(safetensors|bin)$/.test(name);
   if (names.length > 0 && names.every(isShard)) return names as string[];
   throw new Error(`${indexFile}: expected a weight_map of file names, found another kind; tell its author`);
+}
+
+async function readJson(file: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(file, 'utf8'));
+  } catch (error) {
+    throw new Error(`${file}: expected JSON, received ${(error as Error).message}; tell its author`);
+  }
 }
 
 function isComplete(folder: string): boolean {

@@ -53,9 +53,12 @@ const alwaysKept = ['wpe.embedding'];
 /**
  * Quantizes a whole tree in memory.
  * @returns a tree of the same structure; what the scheme keeps is the same Weight, not a copy
- * @throws RangeError if a Weight is quantized already in another way, or not finite (gives its path)
+ * @throws RangeError if a Weight is quantized already in another way, or not finite (gives its path), or a pattern
+ *   of scheme.keep fits nothing
  */
 export function quantizeParams<Params extends ParamTree>(params: Params, scheme: Scheme): Params {
+  const paths = Array.from(weightEntries(params), ([path]) => path);
+  checkKeep(scheme, paths);
   return mapWeights(params, (weight, path) => quantizeWeight(weight, path, scheme));
 }
 
@@ -121,6 +124,8 @@ export async function quantizeCheckpoint(
     throw new Error(`${checkpoint.source}: is quantized already; give the model that it was made from`);
   }
   const steps = await planConversion(checkpoint, map);
+  const paths = steps.map(({ target }) => target);
+  checkKeep(scheme, paths);
   const created = await mkdir(folder, { recursive: true });
   const path = join(folder, 'model.safetensors');
   await refuseOwnSource(checkpoint, path);
@@ -169,6 +174,16 @@ function targetOf(path: string, shape: readonly number[], scheme: Scheme): Targe
   }
   const kind = name === 'int4' ? 'int4' : 'int8';
   return { kind, granularity: { per: 'group', axis, size: groupSize } };
+}
+
+/** A pattern with a slip of the pen would keep nothing, and nobody would notice. */
+function checkKeep({ keep = [] }: Scheme, paths: readonly string[]): void {
+  const idle = keep.find((pattern) => !paths.some((path) => matches(path, pattern)));
+  if (idle === undefined) return;
+  const some = paths.slice(0, 8).join(', ');
+  throw new RangeError(
+    `keep: expected patterns of parameters, received ${idle}, which fits none of ${some}, ...`,
+  );
 }
 
 function matches(path: string, pattern: string): boolean {

@@ -100,8 +100,8 @@ function sendContents(
   const range = { 'content-range': `bytes ${start}-${bytes.length - 1}/${bytes.length}` };
   response.writeHead(start > 0 ? 206 : 200, { 'content-length': part.length, ...(start > 0 ? range : {}) });
   const limit = behaviour.breakAfter?.shift();
-  if (limit === undefined) response.end(part);
-  else response.write(part.subarray(0, limit), () => response.socket?.end()); // what was sent still arrives
+  if (limit === undefined || limit >= part.length) response.end(part);
+  else response.write(part.subarray(0, limit), () => setTimeout(() => response.socket?.end(), 30));
 }
 
 function listingOf(behaviour: HubBehaviour): unknown {

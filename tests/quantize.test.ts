@@ -176,6 +176,13 @@ describe('schemes', () => {
     expect(mixed.wte.embedding.kind).toBe('int8');
   });
 
+  test('a pattern that fits nothing is a mistake', () => {
+    const scheme: Scheme = { name: 'int8', keep: ['h.*.atn.*'] };
+    expect(() => quantizeParams(params, scheme)).toThrow(
+      /received h.\*.atn.\*, which fits none of wte.embedding/,
+    );
+  });
+
   test('stored changes nothing, f32 widens', () => {
     expect(quantizeParams(params, { name: 'stored' }).wte.embedding).toBe(params.wte.embedding);
     const half = {

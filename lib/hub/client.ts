@@ -69,9 +69,15 @@ function isTransient(status: number): boolean {
   return status === 408 || status === 429 || status >= 500;
 }
 
+/** A host that is not there, or does not answer within undici's 10 s. */
+const absent = [
+  ...['ENOTFOUND', 'EAI_AGAIN', 'ECONNREFUSED', 'ENETUNREACH', 'EHOSTUNREACH'],
+  'UND_ERR_CONNECT_TIMEOUT',
+];
+
 /** A connection that broke may work again; a host that is not there will not. */
 function isBroken(error: Error): boolean {
-  return !['ENOTFOUND', 'EAI_AGAIN', 'ECONNREFUSED', 'ENETUNREACH', 'EHOSTUNREACH'].includes(codeOf(error));
+  return !absent.includes(codeOf(error));
 }
 
 function codeOf(error: Error): string {
