@@ -136,7 +136,7 @@ async function nameForNotebook(terminal: Terminal, model: string): Promise<strin
 
 async function install(terminal: Terminal, { dataFolder }: { dataFolder?: string }): Promise<void> {
   const { installKernel } = await import('../notebook/install.js');
-  const { folder, backup } = installKernel(
+  const { folder, backup } = await installKernel(
     dataFolder === undefined ? {} : { dataFolder: resolve(dataFolder) },
   );
   if (backup) note(terminal, `The tslab kernel that was there is kept as ${backup}`);
@@ -151,7 +151,7 @@ async function report(
   const notebooks = given.length > 0 ? given : lastRun();
   const file = resolve(output ?? join(resultsFolder(), 'report.html'));
   const { writeReport } = await import('../notebook/report.js');
-  writeReport(notebooks, file);
+  await writeReport(notebooks, file);
   print(terminal, file);
 }
 
