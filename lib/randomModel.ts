@@ -3,11 +3,12 @@
 // Its answers mean nothing, and config.json and the file's metadata say so.
 // Source: initialisation of Radford et al. 2019, section 2.3: normal, 0.02; residual projections / sqrt(2 layers).
 
-import { mkdir, readdir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
+import { readdir, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { storedBytes } from './checkpoint/entry.js';
 import { type TensorToWrite, writeSafetensors } from './checkpoint/writer.js';
 import { expandRules, sourceName, storedShape, type WeightMap } from './convert.js';
+import { makeFolder } from './folders.js';
 import { gpt2WeightMap } from './models/gpt2.weights.js';
 import { mistralWeightMap } from './models/mistral.weights.js';
 import { normalStream } from './randomModel/normal.js';
@@ -92,7 +93,7 @@ export async function writeRandomCheckpoint(
   const note = `random weights, seed ${seed}: for speed and memory only, answers mean nothing`;
   const temporary = `${folder}.${process.pid}.tmp`;
   try {
-    await mkdir(temporary, { recursive: true });
+    await makeFolder(temporary);
     let bytesBefore = 0;
     for (const { name, tensors } of shards) {
       await writeSafetensors(join(temporary, name), tensors, (_, i) => tensors[i]!.pieces(), {
@@ -110,7 +111,7 @@ export async function writeRandomCheckpoint(
       random_weights: note,
     });
     await rmdir(folder).catch(() => {}); // an empty one; rename replaces it on POSIX alone
-    await mkdir(dirname(folder), { recursive: true });
+    await makeFolder(dirname(folder));
     await rename(temporary, folder);
   } catch (error) {
     await rm(temporary, { recursive: true, force: true }).catch(() => {});

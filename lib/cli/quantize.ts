@@ -1,8 +1,9 @@
 // lib/cli/quantize.ts: `response-time quantize`: a checkpoint -> a smaller one in a new folder, and what that cost.
 
-import { copyFile, mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import { copyFile, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { makeFolder } from '../folders.js';
 import { type LayerReport, quantizeCheckpoint, reportBytes, type Scheme, schemeNames } from '../quantize.js';
 import { alignColumns, decimal } from '../results/compare.js';
 import { resolveModel } from './models.js';
@@ -99,7 +100,7 @@ async function appearWhole<Result>(
   if (held.length > 0) throw new Error(`${folder}: expected a new or empty folder, found ${held[0]} in it`);
   const partial = `${folder}.${process.pid}.tmp`;
   try {
-    await mkdir(partial, { recursive: true });
+    await makeFolder(partial);
     const result = await fill(partial);
     await rmdir(folder).catch(() => {}); // an empty one; rename replaces it on POSIX alone
     await rename(partial, folder);

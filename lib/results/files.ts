@@ -1,7 +1,8 @@
 // lib/results/files.ts: text -> a file that is either whole or not there, and errors that say what to do.
 
-import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { makeFolder } from '../folders.js';
 
 /**
  * Writes a file by way of a temporary one beside it: readers see the old content or the new, never a part.
@@ -12,7 +13,7 @@ export async function writeTextAtomically(file: string, content: string): Promis
   const temporary = `${file}.${process.pid}-${Math.random().toString(36).slice(2, 8)}.tmp`;
   let handle: FileHandle | undefined;
   try {
-    await mkdir(dirname(file), { recursive: true });
+    await makeFolder(dirname(file));
     handle = await open(temporary, 'wx');
     await handle.writeFile(content);
     await handle.sync(); // else a power cut after the rename can leave an empty file

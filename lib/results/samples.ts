@@ -2,8 +2,9 @@
 // configuration + sample -> one JSON line, appended once. Source: https://jsonlines.org
 // A line counts when its newline is there: what a kill left of the last one is cut off before the next is written.
 
-import { type FileHandle, mkdir, open, readFile } from 'node:fs/promises';
+import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { makeFolder } from '../folders.js';
 import { writeError } from './files.js';
 import { type Check, InvalidValue, object, oneOf, text } from './validate.js';
 
@@ -60,7 +61,7 @@ export class SampleStore<Value> {
     const lines = content.subarray(0, whole).toString('utf8').split('\n').slice(0, -1);
     const values = lines.map((line, i) => parseLine(file, line, i, plan, check));
     try {
-      await mkdir(dirname(file), { recursive: true });
+      await makeFolder(dirname(file));
       const handle = await open(file, 'a');
       if (whole < content.length) await handle.truncate(whole);
       const store = new SampleStore<Value>(file, handle, whole, content.length - whole);
