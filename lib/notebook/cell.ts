@@ -1,6 +1,7 @@
 // One cell on its way through the kernel: its outputs, its error, its interrupt.
 // In: what the cell writes. Out: iopub messages, stream text joined so that a chatty loop stays cheap.
 // Source: the Jupyter messaging protocol 5.3.
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { inspect } from 'node:util';
 
 const FLUSH_MS = 50;
@@ -14,7 +15,8 @@ export interface ErrorContent {
 }
 
 /** Frames of tslab, of vm and of this kernel say nothing to the reader of a cell. */
-const FOREIGN_FRAME = /[\\/]tslab[\\/]dist[\\/]|node:(vm|internal|async_hooks)|[\\/]notebook[\\/]kernel\.js/;
+const FOREIGN_FRAME =
+  /[\\/]tslab[\\/]dist[\\/]|node:(vm|internal|async_hooks)|[\\/]notebook[\\/](kernel|cell|tslab-handler)\.js/;
 
 /** Describes whatever was thrown. */
 export function describeError(thrown: unknown): ErrorContent {
@@ -94,5 +96,26 @@ export class Cell {
       traceback: ['TypeScriptError: the cell was not run'],
     };
     this.error = { ename: 'TypeScriptError', evalue, traceback: [...traceback, line] };
+  }
+}
+
+/**
+ * Which cell runs. It is carried along a cell's asynchronous calls, so that late output and late errors find the cell
+ * that they came from.
+ */
+export class RunningCells {
+  private readonly storage = new AsyncLocalStorage<Cell>();
+  /** The cell that was started last. */
+  latest: Cell | undefined;
+
+  /** The cell whose code is running now, or the latest one. */
+  get current(): Cell | undefined {
+    return this.storage.getStore() ?? this.latest;
+  }
+
+  /** Runs a cell's code. */
+  run<Result>(cell: Cell, code: () => Result): Result {
+    this.latest = cell;
+    return this.storage.run(cell, code);
   }
 }

@@ -27,6 +27,8 @@ export interface KernelOptions {
   readonly nodeArguments?: readonly string[];
   /** The kernel's whole command, where `{connection_file}` stands for the file; the project's own unless told. */
   readonly command?: readonly string[];
+  /** `tcp` on loopback; Unix sockets (`ipc`) where they exist unless told. */
+  readonly transport?: 'ipc' | 'tcp';
 }
 
 /** A kernel that ended before it was asked to. */
@@ -66,8 +68,8 @@ async function freePort(): Promise<number> {
 const SOCKET_PATH_LIMIT = 90;
 
 /** Unix sockets where zeromq has them, else (Windows, or too long a path) ports on loopback. */
-async function chooseConnection(folder: string): Promise<Connection> {
-  if (capability.ipc && !process.env.RESPONSE_TIME_TCP && folder.length < SOCKET_PATH_LIMIT)
+async function chooseConnection(folder: string, transport = 'ipc'): Promise<Connection> {
+  if (transport === 'ipc' && capability.ipc && folder.length < SOCKET_PATH_LIMIT)
     return { transport: 'ipc', ip: join(folder, 'kernel'), ports: [1, 2, 3, 4, 5] };
   return { transport: 'tcp', ip: '127.0.0.1', ports: await Promise.all(Array.from({ length: 5 }, freePort)) };
 }
@@ -268,7 +270,7 @@ export async function startKernelClient(
   options: KernelOptions & { readonly signal?: AbortSignal } = {},
 ): Promise<{ client: KernelClient; info: WireMessage['content'] }> {
   const folder = mkdtempSync(join(tmpdir(), 'response-time-'));
-  const client = new KernelClient(folder, await chooseConnection(folder), options);
+  const client = new KernelClient(folder, await chooseConnection(folder, options.transport), options);
   const limits = limitsOf(undefined, options.signal);
   try {
     return { client, info: await Promise.race([client.ready(), limits.promise]) };

@@ -104,7 +104,7 @@ export async function runCourse(options: CourseOptions = {}): Promise<CourseRun>
       stream.write(`${name.padEnd(20)} ${runs.at(-1)!.seconds.toFixed(1).padStart(6)} s\n`);
     }
   } finally {
-    if (outputs.length > 0) writeReport(outputs, report);
+    if (outputs.length > 0) await writeReport(outputs, report);
   }
   return { runs, report };
 }

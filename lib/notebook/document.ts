@@ -2,8 +2,7 @@
 // In: .ipynb (nbformat 4). Out: the same, nbformat 4.5.
 // Source: nbformat 4.5's schema; papermill for parameters; nbclient for carriage returns.
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { readFileSync } from 'node:fs';
 
 /** Data by MIME type: text or parsed JSON. */
 export type MimeBundle = Record<string, unknown>;
@@ -107,22 +106,6 @@ export function formatNotebook(notebook: Notebook): string {
     ...(cell.outputs && { outputs: cell.outputs.map(writeOutput) }),
   }));
   return `${JSON.stringify({ ...notebook, cells }, null, 1)}\n`;
-}
-
-/**
- * Saves a text file whole or not at all.
- * @param path its folder is made when missing
- */
-export function writeWhole(path: string, text: string): void {
-  const partial = `${path}.${process.pid}.partial`;
-  try {
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(partial, text);
-    renameSync(partial, path);
-  } catch (error) {
-    if (existsSync(partial)) rmSync(partial);
-    throw new Error(`${path}: cannot be written: ${(error as Error).message}`);
-  }
 }
 
 /**

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type Environment, projectRoot } from '../paths.js';
-import { writeWhole } from './document.js';
+import { writeTextAtomically } from '../results/files.js';
 
 /** The committed notebooks ask for this name, so that Jupyter and VS Code open them with this kernel. */
 export const KERNEL_NAME = 'tslab';
@@ -56,15 +56,18 @@ export interface InstalledKernel {
  * `JUPYTER_PATH=lib/notebook/jupyter jupyter lab` from the project's root.)
  * @throws Error if the folder cannot be written (names the file)
  */
-export function installKernel(options: InstallOptions = {}): InstalledKernel {
+export async function installKernel(options: InstallOptions = {}): Promise<InstalledKernel> {
   const { env = process.env, platform = process.platform } = options;
   const dataFolder = options.dataFolder ?? jupyterDataFolder(env, platform);
   const folder = join(dataFolder, 'kernels', KERNEL_NAME);
   const file = join(folder, 'kernel.json');
   const before = existsSync(file) ? readFileSync(file, 'utf8') : undefined;
   const backup = before !== undefined && !isOurs(before) ? `${file}.before-response-time` : undefined;
-  if (backup !== undefined) writeWhole(backup, before!);
+  if (backup !== undefined) await writeTextAtomically(backup, before!);
   const launcher = join(projectRoot(), 'lib', 'bin', 'kernel.js');
-  writeWhole(file, `${JSON.stringify(kernelSpec([process.execPath, launcher], platform), null, 2)}\n`);
+  await writeTextAtomically(
+    file,
+    `${JSON.stringify(kernelSpec([process.execPath, launcher], platform), null, 2)}\n`,
+  );
   return { folder, backup };
 }

@@ -52,7 +52,7 @@ for (const box of document.querySelectorAll('.figure[data-figure]')) {
     box.append(plot);
     const { width, ...layout } = figure.layout;
     const height = layout.height ?? Math.round(box.clientWidth * 0.58);
-    Plotly.newPlot(plot, figure.data, { ...layout, height, autosize: true }, { responsive: true, displaylogo: false })
+    Plotly.newPlot(plot, figure.data, { ...layout, height, autosize: true }, { responsive: true, displaylogo: false, showSendToCloud: false })
       .then(() => box.classList.add('drawn'), () => plot.remove());
   };
   const watch = new IntersectionObserver((entries) => {

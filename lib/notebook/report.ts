@@ -3,7 +3,8 @@
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { Marked } from 'marked';
 import { projectRoot } from '../paths.js';
-import { type MimeBundle, type Notebook, type Output, readNotebook, writeWhole } from './document.js';
+import { writeTextAtomically } from '../results/files.js';
+import { type MimeBundle, type Notebook, type Output, readNotebook } from './document.js';
 import { escapeHtml, highlight } from './highlight.js';
 import { formatPage, insideJson, type PageSection } from './page.js';
 
@@ -119,10 +120,10 @@ function renderNotebook(
  * @param htmlPath where the report goes; written whole or not at all
  * @throws Error if a notebook cannot be read or the report cannot be written (names the file)
  */
-export function writeReport(notebooks: readonly string[], htmlPath: string): void {
+export async function writeReport(notebooks: readonly string[], htmlPath: string): Promise<void> {
   const htmlFolder = dirname(resolve(htmlPath));
   let figures = 0;
   const nextFigure = () => `figure-${++figures}`;
   const sections = notebooks.map((path) => renderNotebook(path, readNotebook(path), htmlFolder, nextFigure));
-  writeWhole(htmlPath, formatPage('LLM response time: report', sections, figures > 0));
+  await writeTextAtomically(htmlPath, formatPage('LLM response time: report', sections, figures > 0));
 }

@@ -4,6 +4,7 @@
 import { dirname, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { resultsFolder } from '../paths.js';
+import { writeTextAtomically } from '../results/files.js';
 import { type KernelClient, type KernelOptions, startKernelClient } from './client.js';
 import {
   cellName,
@@ -13,7 +14,6 @@ import {
   type Output,
   readNotebook,
   solveExercises,
-  writeWhole,
 } from './document.js';
 import { OutputCollector } from './outputs.js';
 import type { WireMessage } from './wire.js';
@@ -104,7 +104,7 @@ export async function runNotebook(path: string, options: RunNotebookOptions = {}
     if (!(error instanceof CellFailure)) throw new NotebookError(output, undefined, error as Error);
     throw new NotebookError(output, cellName(notebook, error.index), error.reason);
   } finally {
-    writeWhole(output, formatNotebook(notebook));
+    await writeTextAtomically(output, formatNotebook(notebook));
   }
   return { output, seconds: (performance.now() - startMs) / 1000 };
 }

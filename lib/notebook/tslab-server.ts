@@ -1,6 +1,9 @@
-// What the kernel uses of tslab's server, as types, and an iopub socket that loses nothing.
+// Mends tslab's server, and says as types what is used of it: an iopub socket that loses nothing, interrupt requests,
+// `error` messages. In: tslab's ZmqServer. Out: the same one, mended.
 // Source: tslab 1.0.22 dist/jupyter.d.ts, zeromq.js 6.
-import type { Cell } from './cell.js';
+import { Cell } from './cell.js';
+
+const EXIT_MS = 300;
 
 /** A Jupyter message on its way. */
 export interface Message {
@@ -88,15 +91,65 @@ function queued(socket: Socket & { sendHighWaterMark?: number }): Socket {
 }
 
 /** Puts a queue before the iopub socket when the server makes it, and names Unix sockets as Jupyter does. */
-export function mendSockets(server: TslabServer): void {
-  server.bindSocket = function (socket, port) {
-    const { transport, ip } = this.connInfo;
-    return socket.bind(`${transport}://${ip}${transport === 'ipc' ? '-' : ':'}${port}`);
-  };
+function mendSockets(server: TslabServer): void {
   Object.defineProperty(server, 'iopub', {
     configurable: true,
     set(socket: Socket) {
       Object.defineProperty(this, 'iopub', { value: queued(socket) });
     },
   });
+  server.bindSocket = function (socket, port) {
+    const { transport, ip } = this.connInfo;
+    return socket.bind(`${transport}://${ip}${transport === 'ipc' ? '-' : ':'}${port}`);
+  };
+}
+
+/** Answers interrupt requests; tslab knows SIGINT only. `publishStatus` is the first to see a message. */
+function mendInterrupt(server: TslabServer): void {
+  const { publishStatus } = server;
+  server.publishStatus = function (status, message) {
+    publishStatus.call(this, status, message);
+    if (status !== 'busy' || message.header.msg_type !== 'interrupt_request') return;
+    process.emit('SIGINT');
+    sendReply(this, message, 'interrupt_reply', { status: 'ok' }, this.control);
+  };
+}
+
+/** Sends a message that answers another. */
+function sendReply(
+  server: TslabServer,
+  message: Message,
+  type: string,
+  content: object,
+  socket: Socket,
+): void {
+  const reply = message.createReply();
+  reply.header.msg_type = type;
+  reply.content = content;
+  reply.signAndSend(server.connInfo.key, socket);
+}
+
+/**
+ * Mends tslab's server: sockets, interrupts, the end of the process, and the `error` message of a cell.
+ * @param server ZmqServer's prototype
+ */
+export function mendServer(server: TslabServer): void {
+  mendSockets(server);
+  mendInterrupt(server);
+  const { close } = server;
+  server.close = function () {
+    close.call(this);
+    setTimeout(() => process.exit(0), EXIT_MS).unref(); // whatever a cell left running
+  };
+  server.handleExecute = async function (this: TslabServer, socket, message) {
+    const cell = new Cell((type, content) => sendReply(this, message, type, content, this.iopub));
+    const display = (content: object, update: boolean) =>
+      cell.publish(update ? 'update_display_data' : 'display_data', content);
+    const request = { ...(message.content as ExecuteRequest), cell };
+    const reply = await this.handler.handleExecute(request, undefined, display);
+    cell.finished = true;
+    if (reply.status === 'error' && cell.error) cell.publish('error', cell.error);
+    cell.flush();
+    sendReply(this, message, 'execute_reply', reply, socket);
+  };
 }

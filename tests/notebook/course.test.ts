@@ -36,7 +36,7 @@ test('runs in order, shares parameters, shows a line a notebook, and reports als
   expect(report).toContain('id="00_one"');
   expect(report).toContain('Error: stop');
   expect(existsSync(join(outputFolder, 'notebooks', '02_three.ipynb'))).toBe(false);
-}, 60_000);
+}, 180_000);
 
 test('unknown notebooks and parameters run nothing', async () => {
   await expect(runCourse({ notebooks, only: ['05'] })).rejects.toThrow(

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
@@ -10,7 +10,6 @@ import {
   parameterNames,
   readNotebook,
   solveExercises,
-  writeWhole,
 } from '../../lib/notebook/document.js';
 import { cell, notebookOf, temporaryFolder } from './helpers.js';
 
@@ -96,16 +95,6 @@ test('a solution replaces its starter, or its absence names the cell', () => {
   expect(() => solveExercises(notebookOf(starter, 'a'))).toThrow(
     /cell 1 \(exercise\): expected a cell tagged/,
   );
-});
-
-test('a file is written whole or not at all', () => {
-  const path = join(folder, 'new', 'file.txt');
-  writeWhole(path, 'first');
-  writeWhole(path, 'second');
-  expect(readFileSync(path, 'utf8')).toBe('second');
-  mkdirSync(join(folder, 'taken.txt'));
-  expect(() => writeWhole(join(folder, 'taken.txt'), 'x')).toThrow(/taken\.txt: cannot be written/);
-  expect(readdirSync(folder).filter((name) => name.includes('partial'))).toEqual([]);
 });
 
 test('other formats and broken files are refused by name', () => {

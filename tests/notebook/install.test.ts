@@ -16,8 +16,8 @@ test("finds Jupyter's folder on each system", () => {
   expect(jupyterDataFolder({ ...home, JUPYTER_DATA_DIR: '/own' }, 'darwin')).toBe('/own');
 });
 
-test('writes a kernelspec of absolute paths, named as the notebooks ask for it', () => {
-  const { folder: specFolder, backup } = installKernel({ env: { JUPYTER_DATA_DIR: folder } });
+test('writes a kernelspec of absolute paths, named as the notebooks ask for it', async () => {
+  const { folder: specFolder, backup } = await installKernel({ env: { JUPYTER_DATA_DIR: folder } });
   expect([specFolder, backup]).toEqual([join(folder, 'kernels', 'tslab'), undefined]);
   const spec = read(join(specFolder, 'kernel.json'));
   const [node, launcher, ...rest] = spec.argv as string[];
@@ -29,15 +29,15 @@ test('writes a kernelspec of absolute paths, named as the notebooks ask for it',
     language: 'typescript',
     interrupt_mode: 'signal',
   });
-  expect(installKernel({ dataFolder: folder, platform: 'win32' }).backup).toBeUndefined();
+  expect((await installKernel({ dataFolder: folder, platform: 'win32' })).backup).toBeUndefined();
   expect(read(join(specFolder, 'kernel.json'))).toMatchObject({ interrupt_mode: 'message' });
 });
 
-test("puts another tslab's kernelspec aside", () => {
+test("puts another tslab's kernelspec aside", async () => {
   const file = join(folder, 'other', 'kernels', 'tslab', 'kernel.json');
   mkdirSync(join(file, '..'), { recursive: true });
   writeFileSync(file, '{"argv": ["tslab", "kernel"]}');
-  const { backup } = installKernel({ dataFolder: join(folder, 'other') });
+  const { backup } = await installKernel({ dataFolder: join(folder, 'other') });
   expect(readFileSync(backup!, 'utf8')).toBe('{"argv": ["tslab", "kernel"]}');
 });
 
@@ -47,9 +47,8 @@ test("the project's own kernelspec finds the launcher from its folder", () => {
   expect(existsSync(launcher!.replace('{resource_dir}', specFolder))).toBe(true);
 });
 
-test('a folder that cannot be written is named', () => {
+test('a folder that cannot be written is named', async () => {
   writeFileSync(join(folder, 'file'), '');
-  expect(() => installKernel({ dataFolder: join(folder, 'file') })).toThrow(
-    /kernel\.json: cannot be written/,
-  );
+  const install = installKernel({ dataFolder: join(folder, 'file') });
+  await expect(install).rejects.toThrow(/kernel\.json: could not write/);
 });

@@ -14,15 +14,15 @@ let client: KernelClient;
 let info: WireMessage['content'];
 
 /** The kernelspec's command, as Jupyter reads it. */
-function installedCommand(): string[] {
-  const { folder: specFolder } = installKernel({ dataFolder: join(folder, 'jupyter') });
+async function installedCommand(): Promise<string[]> {
+  const { folder: specFolder } = await installKernel({ dataFolder: join(folder, 'jupyter') });
   return (JSON.parse(readFileSync(join(specFolder, 'kernel.json'), 'utf8')) as { argv: string[] }).argv;
 }
 
 beforeAll(async () => {
   const env = { PATH: '', NODE_NO_WARNINGS: '' };
-  ({ client, info } = await startKernelClient({ cwd: folder, env, command: installedCommand() }));
-}, 120_000);
+  ({ client, info } = await startKernelClient({ cwd: folder, env, command: await installedCommand() }));
+}, 180_000);
 afterAll(() => client?.close());
 
 const errorOf = (content: Readonly<Record<string, unknown>>) => `${content.ename}: ${content.evalue}`;
@@ -167,9 +167,9 @@ stopped++;`;
   });
 });
 
-test('a kernel ends with its parent', async () => {
+test('a kernel that speaks over tcp ends with its parent', async () => {
   const code = `import('${join(import.meta.dirname, '..', '..', 'lib', 'dist', 'notebook', 'client.js')}')
-    .then(({ startKernelClient }) => startKernelClient())
+    .then(({ startKernelClient }) => startKernelClient({ transport: 'tcp' }))
     .then(({ client }) => console.log(client.process.pid));`;
   const parent = spawn(process.execPath, ['--input-type=module', '-e', code], {
     stdio: ['ignore', 'pipe', 'ignore'],
@@ -187,4 +187,4 @@ test('a kernel ends with its parent', async () => {
   };
   for (let wait = 0; isAlive() && wait < 50; wait++) await sleep(100);
   expect(isAlive()).toBe(false);
-}, 60_000);
+}, 180_000);

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
-import { formatNotebook, writeWhole } from '../../lib/notebook/document.js';
+import { formatNotebook } from '../../lib/notebook/document.js';
 import { highlight } from '../../lib/notebook/highlight.js';
 import { writeReport } from '../../lib/notebook/report.js';
 import { cell, notebookOf, temporaryFolder } from './helpers.js';
@@ -10,7 +10,7 @@ const folder = temporaryFolder();
 const path = join(folder, 'report.html');
 let html = '';
 
-beforeAll(() => {
+beforeAll(async () => {
   const code = cell("const a = '<b>'; // note");
   code.outputs = [
     { output_type: 'stream', name: 'stdout', text: 'PASS one: 1 <= 2\nFAIL two: 3, expected <= 2\n' },
@@ -36,9 +36,9 @@ beforeAll(() => {
     '# 01 Second\n\n<details><summary>Solution</summary>\n\n```ts\nlet x = 1;\n```\n\n</details>',
   );
   const paths = ['00_first', '01_second'].map((name) => join(folder, `${name}.ipynb`));
-  writeWhole(paths[0]!, formatNotebook(first));
-  writeWhole(paths[1]!, formatNotebook(second));
-  writeReport(paths, path);
+  writeFileSync(paths[0]!, formatNotebook(first));
+  writeFileSync(paths[1]!, formatNotebook(second));
+  await writeReport(paths, path);
   html = readFileSync(path, 'utf8');
 });
 
@@ -76,14 +76,15 @@ test('asks for nothing: only its own scripts may run', () => {
   expect(page()).not.toMatch(/(?:src|href)="(?:https?:)?\/\//);
 });
 
-test('a report without figures leaves Plotly out', () => {
-  writeReport([join(folder, '01_second.ipynb')], join(folder, 'small.html'));
+test('a report without figures leaves Plotly out', async () => {
+  await writeReport([join(folder, '01_second.ipynb')], join(folder, 'small.html'));
   expect(readFileSync(join(folder, 'small.html')).length).toBeLessThan(20_000);
 });
 
-test('names a notebook that is missing, and writes nothing', () => {
-  const missing = join(folder, 'none.ipynb');
-  expect(() => writeReport([missing], join(folder, 'never.html'))).toThrow(/none\.ipynb/);
+test('names a notebook that is missing, and writes nothing', async () => {
+  const never = join(folder, 'never.html');
+  await expect(writeReport([join(folder, 'none.ipynb')], never)).rejects.toThrow(/none\.ipynb/);
+  expect(existsSync(never)).toBe(false);
 });
 
 test('highlights comments, strings, numbers and keywords, and escapes all', () => {

@@ -23,7 +23,7 @@ async function fail(name: string, cells: Parameters<typeof saveNotebook>[2][], o
 process.env.TMPDIR = folder; // connection folders go here
 
 // Side by side: most of a kernel's second is waiting.
-describe.concurrent('runNotebook', { timeout: 60_000 }, () => {
+describe.concurrent('runNotebook', { timeout: 180_000 }, () => {
   test('runs with parameters, sets the results folder, collapses progress lines and saves', async () => {
     const path = saveNotebook(
       folder,
