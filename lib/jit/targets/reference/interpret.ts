@@ -36,33 +36,41 @@ export function interpret(
   weights: readonly Weight[],
   options: InterpretOptions = {},
 ): Tensor[] {
+  const steps = interpretByRounds(graph, inputs, weights, options);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
+}
+
+/** The same, pausing after each round of the outermost loops, so that the caller can let other work run. */
+export function* interpretByRounds(
+  graph: Graph,
+  inputs: readonly Tensor[],
+  weights: readonly Weight[],
+  options: InterpretOptions = {},
+): Generator<void, Tensor[]> {
   const tensors = new Map<Value, Tensor>();
   for (const [i, input] of graph.inputs.entries()) tensors.set(input, inputs[i]!);
   for (const node of graph.nodes) {
     options.signal?.throwIfAborted();
+    const operands = node.inputs.map((input) => tensors.get(input)!);
     const started = performance.now();
-    const results = runNode(
-      node,
-      node.inputs.map((input) => tensors.get(input)!),
-      weights,
-      options,
-    );
+    const results =
+      node.op === 'Scan'
+        ? yield* runScan(node, operands, weights, options)
+        : runNode(node, operands, weights);
     options.onNode?.(node, performance.now() - started);
     for (const [i, output] of node.outputs.entries()) tensors.set(output, results[i]!);
   }
   return graph.outputs.map((output) => tensors.get(output)!);
 }
 
-/** Computes one Node's outputs. */
-export function runNode(
-  node: Node,
-  inputs: readonly Tensor[],
-  weights: readonly Weight[],
-  options: InterpretOptions = {},
-): Tensor[] {
+/** Computes the outputs of any Node but a Scan. */
+export function runNode(node: Node, inputs: readonly Tensor[], weights: readonly Weight[]): Tensor[] {
   const outputs = node.outputs.map(({ dtype, shape }) => emptyTensor(dtype, shape));
   if (isScalarNode(node)) runScalar(node.op, inputs, outputs[0]!);
-  else if (node.op === 'Scan') runScan(node, inputs, outputs, weights, options);
+  else if (node.op === 'Scan') throw new Error('runNode: a Scan is run by interpret');
   else runKernel(node, inputs, outputs, weights);
   return outputs;
 }
@@ -94,31 +102,29 @@ function runScalar(
   });
 }
 
-function runScan(
-  { attrs: { length, carry, until, body } }: StructuredNode<'Scan'>,
+function* runScan(
+  { attrs: { length, carry, until, body }, outputs: types }: StructuredNode<'Scan'>,
   inputs: readonly Tensor[],
-  outputs: readonly Tensor[],
   weights: readonly Weight[],
   options: InterpretOptions,
-): void {
+): Generator<void, Tensor[]> {
   const captured = inputs.slice(carry);
-  const stacked = outputs.slice(carry, -1);
+  const stacked = types.slice(carry, -1).map(({ dtype, shape }) => emptyTensor(dtype, shape));
   let carried = inputs.slice(0, carry);
   let round = 0;
   for (let ended = false; round < length && !ended; round++) {
     // Only the outermost loop reports its rounds.
     const results = interpret(body, [...carried, ...captured], weights, { ...options, onRound: undefined });
     carried = results.slice(0, carry);
-    for (const [i, target] of stacked.entries()) {
-      const { values } = results[carry + i]!;
-      target.values.set(values as Float32Array, round * values.length);
-    }
+    const outputs = stacked.map((_, i) => results[carry + i]!.values);
+    for (const [i, values] of outputs.entries())
+      stacked[i]!.values.set(values as Float32Array, round * values.length);
     options.onRound?.(
       round,
-      stacked.map((_, i) => results[carry + i]!.values.slice()),
+      outputs.map((values) => values.slice()),
     );
     ended = until && results.at(-1)!.values[0] === 1;
+    yield;
   }
-  for (const [i, result] of carried.entries()) outputs[i]!.values.set(result.values);
-  outputs.at(-1)!.values[0] = round;
+  return [...carried, ...stacked, { dtype: 'i32', shape: [], values: Int32Array.of(round) }];
 }

@@ -26,10 +26,19 @@ function applyEpilogue(
   });
 }
 
+const decoded = new WeakMap<Weight, Float32Array>();
+
+/** Values of a Weight, decoded once. */
+function valuesOf(weight: Weight): Float32Array {
+  const values = decoded.get(weight) ?? float32Values(weight);
+  decoded.set(weight, values);
+  return values;
+}
+
 /** x [rows, in] times a Weight -> [rows, out], its columns cut where the product says so. */
 function linearProduct(x: Tensor, product: LinearProduct, weights: readonly Weight[]): Float32Array {
   const weight = weights[product.weight]!;
-  const values = float32Values(weight);
+  const values = valuesOf(weight);
   const inDim = weight.shape[product.transposed ? 1 : 0]!;
   const outDim = weight.shape[product.transposed ? 0 : 1]!;
   const [inStep, outStep] = product.transposed ? [1, inDim] : [outDim, 1];
@@ -77,7 +86,7 @@ const linear: Kernel<'Linear'> = ({ products, epilogues }, inputs, outputs, weig
 };
 
 const embed: Kernel<'Embed'> = ({ weight }, [indices], [output], weights) => {
-  const values = float32Values(weights[weight]!);
+  const values = valuesOf(weights[weight]!);
   const [vocab, dim] = weights[weight]!.shape as [number, number];
   for (const [i, index] of indices!.values.entries()) {
     const valid = index >= 0 && index < vocab;
@@ -86,7 +95,7 @@ const embed: Kernel<'Embed'> = ({ weight }, [indices], [output], weights) => {
 };
 
 const weightTensor: Kernel<'WeightTensor'> = ({ weight }, _, [output], weights) => {
-  output!.values.set(float32Values(weights[weight]!));
+  output!.values.set(valuesOf(weights[weight]!));
 };
 
 export const productKernels = {

@@ -7,7 +7,7 @@ import type { ElementType, ElementValues, Node } from '../../graph.js';
 import type { Plan, Step } from '../../plan.js';
 import { elementBytes } from '../../plan.js';
 import type { BoundWeight, Executable, RunOptions, RunReport, Target, TargetBuffer } from '../../target.js';
-import { interpret } from './interpret.js';
+import { interpretByRounds } from './interpret.js';
 import type { Tensor } from './tensors.js';
 
 interface ArrayBufferOf extends TargetBuffer {
@@ -80,7 +80,7 @@ class ReferenceProgram implements Executable {
     const { graph, steps } = this.#plan;
     const nodeMs = new Map<Node, number>();
     const started = performance.now();
-    const results = interpret(
+    const rounds = interpretByRounds(
       graph,
       graph.inputs.map(
         ({ dtype, shape }, i): Tensor => ({ dtype, shape, values: valuesIn(inputs[i]!, dtype) }),
@@ -94,6 +94,12 @@ class ReferenceProgram implements Executable {
           : undefined,
       },
     );
+    let round = rounds.next();
+    for (; !round.done; round = rounds.next()) {
+      await new Promise((resolve) => setImmediate(resolve)); // signals and listeners get their turn
+      options.signal?.throwIfAborted();
+    }
+    const results = round.value;
     // All are copied before any is written: an output may lie in a donated input that another one still reads.
     const copies = results.map((result) => result.values.slice());
     for (const [i, values] of copies.entries())
