@@ -328,7 +328,8 @@ def main():
     warm_up, measured = measure(generators, prompts, options)
     notes = [f"{threads} threads; greedy, end token ignored; own decoding loop, which does less than generate()"]
     if len(options.modes) > 1:
-        notes.append(f"peakRssBytes is of a process that held {len(options.modes)} configurations at once, measured in turns")
+        held = f"a process that held {len(options.modes)} configurations at once, measured in turns"
+        notes.append(f"peakRssBytes is of {held}")
     shared = {
         "session": uuid.uuid4().hex[:8], "commit": commit(), "machine": machine(options.device),
         # The first request, compilation included: the compiler runs while the model does.

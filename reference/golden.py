@@ -324,8 +324,9 @@ def write_random_case(name, case):
         folder.mkdir(parents=True)
         write_checkpoint(case, folder, seed)
         generator = torch.Generator().manual_seed(1000 + seed)
-        draw = lambda length: torch.randint(0, case.config["vocab_size"], (length,), generator=generator).tolist()  # noqa: E731
-        rows, margin = expected_rows(load(folder), [draw(length) for length in case.prompts], case.new_tokens)
+        vocabulary = case.config["vocab_size"]
+        prompts = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in case.prompts]
+        rows, margin = expected_rows(load(folder), prompts, case.new_tokens)
         varied = case.new_tokens == 1 or max(len(set(row["greedy"].tolist())) for row in rows) > 3
         if margin > SMALLEST_MARGIN and varied:
             break

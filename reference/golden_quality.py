@@ -117,7 +117,8 @@ def quality_case(levels, name="tiny-mistral", count=40):
     perplexities = [float(np.exp(-np.mean(values))) for values in (own, others)]
     return {
         "model": name, "samples": count, "positions": len(own), "levels": levels,
-        "perplexity": perplexities[0], "perplexityOfCopy": perplexities[1], "perplexityRatio": perplexities[1] / perplexities[0],
+        "perplexity": perplexities[0], "perplexityOfCopy": perplexities[1],
+        "perplexityRatio": perplexities[1] / perplexities[0],
         "klMean": statistics.fmean(divergences), "klP99": float(np.percentile(divergences, 99)),
         "sameTopToken": statistics.fmean(same),
     }  # fmt: skip

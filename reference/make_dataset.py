@@ -15,7 +15,6 @@ is thrown away, so the two sets are disjoint.
 
 import argparse
 import json
-import os
 import random
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -385,7 +384,9 @@ def profiles(rng):
     people = rng.sample(lex.NAMES, rng.randint(1, 20))
     facts = [(name, rng.choice(lex.JOBS), rng.choice(lex.CITIES), rng.choice(lex.HOBBIES)) for name in people]
     sentences = [
-        rng.choice(["{0} is a {1} from {2} and likes {3}.", "{0} lives in {2}, works as a {1} and likes {3}."]).format(*fact)
+        rng.choice([
+            "{0} is a {1} from {2} and likes {3}.", "{0} lives in {2}, works as a {1} and likes {3}.",
+        ]).format(*fact)  # fmt: skip
         for fact in facts
     ]
     question, answer = wording(rng, [
@@ -491,10 +492,10 @@ def training_shard(shard, count=SHARD):
     return items
 
 
-def training_set(count, workers=os.cpu_count()):
-    """The first `count` training samples; the same ones whatever the number of workers."""
+def training_set(count):
+    """The first `count` training samples; the same ones on any number of processors."""
     shards = -(-count // SHARD)
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor() as pool:
         items = [item for shard in pool.map(training_shard, range(shards)) for item in shard]
     return items[:count]
 

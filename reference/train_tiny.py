@@ -220,7 +220,8 @@ def evaluate(folder, tokenizer, samples, device):
 
 
 def type_of(folder):
-    return GPT2LMHeadModel if json.loads((folder / "config.json").read_text())["model_type"] == "gpt2" else MistralForCausalLM
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    return GPT2LMHeadModel if kind == "gpt2" else MistralForCausalLM
 
 
 def main():
