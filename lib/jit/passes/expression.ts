@@ -96,10 +96,24 @@ export class ProgramBuilder {
   apply(op: ScalarOp, args: readonly number[], dtype: ElementType): number {
     const operands = args.map((arg) => this.program[arg]!);
     const numbers = operands.flatMap((operand) => (operand.op === 'Literal' ? [operand.value] : []));
-    if (numbers.length < operands.length) return this.#push({ op, args, dtype });
+    if (numbers.length < operands.length)
+      return this.#identity(op, args, dtype) ?? this.#push({ op, args, dtype });
     const [a, b, c] = numbers as [number, number, number];
     const value = scalarFunction(op, operands.at(-1)!.dtype, dtype)(a, b, c);
     return this.#push({ op: 'Literal', value, dtype });
+  }
+
+  /** x + 0 (of integers), x - 0, x * 1, x / 1: x itself, bit for bit. */
+  #identity(op: ScalarOp, args: readonly number[], dtype: ElementType): number | undefined {
+    const [a, b] = args as [number, number];
+    const isNeutral = (register: number): boolean => {
+      const operand = this.program[register];
+      if (operand?.op !== 'Literal') return false;
+      if (op === 'Mul' || op === 'Div') return operand.value === 1;
+      return Object.is(operand.value, 0) && (op === 'Sub' || (op === 'Add' && dtype === 'i32'));
+    };
+    if (isNeutral(b)) return a;
+    return (op === 'Add' || op === 'Mul') && isNeutral(a) ? b : undefined;
   }
 
   /** The finished expression, which ends with `register`. */

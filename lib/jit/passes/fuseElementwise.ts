@@ -27,9 +27,10 @@ const cheapOps: ReadonlySet<Op> = new Set<Op>([
   ...(['Equal', 'NotEqual', 'Less', 'LessEqual', 'Greater', 'GreaterEqual'] as const),
 ]);
 
-// A kernel with more operands or steps than this runs out of registers and only gets slower.
-const maxLeaves = 12;
-const maxInstructions = 64;
+// Bounds for what code generation has to hold at once. Cutting a long program costs more than its spilled registers:
+// what both parts need is computed twice (a random number generator of 130 steps, cut at 64, became ten kernels).
+const maxLeaves = 16;
+const maxInstructions = 512;
 
 /** Makes one Elementwise Node of every chain of scalar operations and changes of layout, in Scans' bodies too. */
 export function fuseElementwise(graph: Graph): Graph {
