@@ -3,9 +3,8 @@
 // share it. Norms, biases and position embeddings keep their stored type.
 // Source: Jacob et al. 2018, arXiv:1712.05877, with zero point 0.
 
-import { mkdir, realpath, rmdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { type TensorToWrite, writeSafetensors } from './checkpoint/writer.js';
+import { refuseSource, type TensorToWrite, writeSafetensors } from './checkpoint/writer.js';
 import type { Checkpoint } from './checkpoint.js';
 import { savedFormat, tensorsToWrite, type WeightLayout } from './convert/saved.js';
 import { type ConversionStep, convertSteps, planConversion, type WeightMap } from './convert.js';
@@ -126,9 +125,8 @@ export async function quantizeCheckpoint(
   const steps = await planConversion(checkpoint, map);
   const paths = steps.map(({ target }) => target);
   checkKeep(scheme, paths);
-  const created = await mkdir(folder, { recursive: true });
   const path = join(folder, 'model.safetensors');
-  await refuseOwnSource(checkpoint, path);
+  await refuseSource(path, checkpoint.files);
   const layouts = steps.map(({ source, target, shape }) =>
     schemeLayout(target, shape, checkpoint.entry(source).dtype as FloatDType, scheme),
   );
@@ -145,12 +143,7 @@ export async function quantizeCheckpoint(
     if (weight.kind !== 'float') scales = new Float32Array(weight.scales);
     return new Uint8Array(weight.bytes.buffer, weight.bytes.byteOffset, weight.bytes.byteLength);
   };
-  try {
-    await writeSafetensors(path, entries, data, { metadata, signal: options.signal });
-  } catch (error) {
-    if (created !== undefined) await rmdir(folder).catch(() => {});
-    throw error;
-  }
+  await writeSafetensors(path, entries, data, { metadata, signal: options.signal });
   return report;
 }
 
@@ -242,11 +235,4 @@ function describeScheme(
     ...(checkpoint.metadata.random === undefined ? {} : { random: checkpoint.metadata.random }),
     ...Object.fromEntries(quantized),
   };
-}
-
-async function refuseOwnSource(checkpoint: Checkpoint, path: string): Promise<void> {
-  const destination = await realpath(path).catch(() => path);
-  const sources = await Promise.all(checkpoint.files.map((file) => realpath(file)));
-  if (!sources.includes(destination)) return;
-  throw new Error(`${path}: is the checkpoint that is read; choose another folder`);
 }

@@ -1,4 +1,12 @@
-import { readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { SafeTensor } from 'safetensors';
 import { describe, expect, test } from 'vitest';
@@ -75,6 +83,27 @@ describe('reading safetensors', () => {
     });
   });
 });
+
+test.skipIf(process.platform === 'win32')(
+  'a tensor beyond 4 GiB (Windows would write the 5 GB)',
+  async () => {
+    const file = join(temporaryFolder(), 'model.safetensors');
+    const before = 5_000_000_000;
+    const header = {
+      hole: { dtype: 'U8', shape: [before], data_offsets: [0, before] },
+      far: f32(before, before + 8),
+    };
+    const start = safetensorsBytes(header);
+    writeFileSync(file, start);
+    const handle = openSync(file, 'r+');
+    writeSync(handle, Float32Array.of(3, 4), 0, 8, start.length + before); // sparse: it takes a few kB of the disk
+    closeSync(handle);
+    await opened(file, async (checkpoint) => {
+      expect([...float32Values(await checkpoint.read('far'))]).toEqual([3, 4]);
+      expect([...(await checkpoint.readSlice('hole', before - 2, before))]).toEqual([0, 0]);
+    });
+  },
+);
 
 describe('bad safetensors', () => {
   const cases: [what: string, bytes: Uint8Array, message: RegExp][] = [

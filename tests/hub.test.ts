@@ -304,6 +304,14 @@ describe('offline', () => {
     expect(server.requests).toEqual([]);
   });
 
+  test.skipIf(process.platform !== 'linux')(
+    'a cache where nothing can be made (Linux has /proc)',
+    async () => {
+      const running = fetching(await hubServer({ ...plain }), '/proc/nowhere');
+      expect(await messageOf(running)).toMatch(/\/proc\/nowhere.*no folder can be made here/);
+    },
+  );
+
   test('HF_HUB_CACHE names the cache itself', async () => {
     const cache = temporaryFolder();
     await fetching(await hubServer({ ...plain }), temporaryFolder(), {

@@ -1,7 +1,9 @@
 // lib/checkpoint/writer.ts: tensors -> one safetensors file, streamed, that appears only when it is complete.
 // Source: https://github.com/huggingface/safetensors#format.
 
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, realpath, rename, rm, rmdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { makeFolder } from '../folders.js';
 import { storedBytes, type TensorEntry } from './entry.js';
 import { encodeHeader } from './header.js';
 
@@ -56,7 +58,18 @@ export async function writeSafetensors(
 }
 
 /**
- * Writes a file under a temporary name beside it, syncs and renames it; on failure nothing is left of it.
+ * @throws Error if `path` is one of the files that are being read: replacing it would destroy the source
+ */
+export async function refuseSource(path: string, sources: readonly string[]): Promise<void> {
+  const real = (file: string) => realpath(file).catch(() => file);
+  const files = await Promise.all(sources.map(real));
+  if (!files.includes(await real(path))) return;
+  throw new Error(`${path}: is the checkpoint that is read; choose another folder`);
+}
+
+/**
+ * Writes a file under a temporary name beside it, syncs and renames it; on failure nothing is left of it, nor of a
+ * folder that was made for it.
  * @param bytesNeeded for the message when the disk is full
  */
 async function writeInPlace(
@@ -66,7 +79,9 @@ async function writeInPlace(
 ): Promise<void> {
   const temporary = `${path}.${process.pid}.tmp`;
   let handle: FileHandle | undefined;
+  let madeFolder: string | undefined;
   try {
+    madeFolder = await makeFolder(dirname(path));
     handle = await open(temporary, 'w');
     await write(handle);
     await handle.sync();
@@ -76,6 +91,7 @@ async function writeInPlace(
   } catch (error) {
     await handle?.close().catch(() => {});
     await rm(temporary, { force: true }).catch(() => {});
+    if (madeFolder !== undefined) await rmdir(dirname(path)).catch(() => {});
     throw explained(error as NodeJS.ErrnoException, path, bytesNeeded);
   }
 }

@@ -5,9 +5,10 @@
 // Source: huggingface_hub, "Understand caching" and constants.py (the environment variables).
 
 import { existsSync, readFileSync } from 'node:fs';
-import { copyFile, mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
+import { makeFolder } from '../folders.js';
 import type { Environment } from '../paths.js';
 
 /** HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub. */
@@ -51,7 +52,7 @@ export class ModelCache {
 
   async remember(revision: string, commit: string): Promise<void> {
     const reference = join(this.folder, 'refs', revision);
-    await mkdir(dirname(reference), { recursive: true });
+    await makeFolder(dirname(reference));
     await writeFile(`${reference}.tmp`, commit);
     await rename(`${reference}.tmp`, reference);
   }
@@ -60,7 +61,7 @@ export class ModelCache {
   async link(commit: string, name: string, digest: string): Promise<void> {
     const place = join(this.snapshot(commit), name);
     if (existsSync(place)) return;
-    await mkdir(dirname(place), { recursive: true });
+    await makeFolder(dirname(place));
     await rm(place, { force: true }); // a link to a blob that is gone
     const target = relative(dirname(place), this.blob(digest));
     await symlink(target, place).catch(() => copyFile(this.blob(digest), place));

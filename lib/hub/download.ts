@@ -3,9 +3,10 @@
 // Python's huggingface_hub looks for it too.
 
 import { createHash, type Hash } from 'node:crypto';
-import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { makeFolder } from '../folders.js';
 import { type HubClient, maxTries } from './client.js';
 
 export interface RemoteFile {
@@ -33,7 +34,7 @@ export async function downloadFile(
   path: string,
   options: DownloadOptions = {},
 ): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+  await makeFolder(dirname(path));
   const part = `${path}.incomplete`;
   const resumedAt = (await stat(part).catch(() => undefined))?.size ?? 0;
   let received = await completePart(client, file, part, options);
