@@ -69,6 +69,8 @@ export interface Target {
    * @throws RangeError if arena and constants do not fit into the target's memory (says how much would)
    */
   compile(plan: Plan): Promise<Executable>;
+  /** Asked before many are bound. @throws RangeError if together they do not fit (bytes, limit, what would fit) */
+  checkFit?(weights: readonly { readonly weight: Weight; readonly use: WeightUse }[]): void;
   /** @throws RangeError if it does not fit (gives bytes, limit, and what would fit instead) */
   bind(weight: Weight, use: WeightUse): BoundWeight;
   unbind(weight: BoundWeight): void;

@@ -35,13 +35,29 @@ export function boundWeight(target: Target, weight: Weight, use: WeightUse): Bou
 export async function bind(params: ParamTree, targetName: TargetName): Promise<number> {
   const target = await openTarget(targetName);
   const handles = new Set<BoundWeight>();
-  for (const [path, weight] of weightEntries(params)) {
-    const outputAxis = path.split('.').at(-1) === 'embedding' ? 0 : 1;
-    handles.add(boundWeight(target, weight, { path, outputAxis }));
+  const all = [...weightEntries(params)].map(([path, weight]) => ({ weight, use: useByName(path) }));
+  target.checkFit?.(all.filter(({ weight }, i) => isFirstUnbound(target, weight, i, all)));
+  for (const { weight, use } of all) {
+    const { path } = use;
+    handles.add(boundWeight(target, weight, use));
     freeSource(weight, path, targetName);
     await new Promise((resolve) => setImmediate(resolve)); // other work, and the collector, get their turn
   }
   return [...handles].reduce((total, handle) => total + handle.bytes, 0);
+}
+
+function useByName(path: string): WeightUse {
+  return { path, outputAxis: path.split('.').at(-1) === 'embedding' ? 0 : 1 };
+}
+
+/** True for a Weight that has yet to be bound, the first time that it is listed. */
+function isFirstUnbound(
+  target: Target,
+  weight: Weight,
+  at: number,
+  all: readonly { readonly weight: Weight }[],
+): boolean {
+  return !bound.get(target)?.has(weight) && all.findIndex((each) => each.weight === weight) === at;
 }
 
 /** Releases the Weights of a tree from a target, ahead of the garbage collector. */

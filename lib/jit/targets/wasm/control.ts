@@ -27,8 +27,9 @@ export const CONTROL = {
   events: 7 * LINE,
   /** What thread 0 decided at the end of a round, in turns: see DECISION. */
   decisions: 8 * LINE,
-  /** Where a thread that is not needed waits: the count of its recalls. */
+  /** Where a thread that is not needed waits: the count of its recalls, and how many wait. */
   recalls: 10 * LINE,
+  parked: 15 * LINE,
   /** What a recalled thread has missed: the round, and whether the loop has ended. */
   round: 13 * LINE,
   ended: 14 * LINE,
@@ -92,7 +93,7 @@ function sleepUntil(f: FunctionBuilder, isOpen: () => Expr, generation: Local): 
 }
 
 /** Words that a run starts from zero; the counts of barriers, events, recalls and commands go on. */
-const RESET = ['arrived', 'sleepers', 'stalls', 'abort', 'failed', 'rounds', 'finished'] as const;
+const RESET = ['arrived', 'sleepers', 'stalls', 'abort', 'failed', 'rounds', 'finished', 'parked'] as const;
 
 /** Makes the words and the profile ready for a run. */
 export function resetControl(heap: Heap, steps: number): void {

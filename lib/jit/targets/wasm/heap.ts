@@ -21,13 +21,14 @@ export class Heap {
   private readonly sizes = new Map<number, number>();
 
   /** @param limitBytes most that the memory may grow to, at most 4 GiB; reserved in address space only */
-  constructor(private readonly limitBytes = MEMORY_LIMIT_BYTES) {
+  constructor(readonly limitBytes = MEMORY_LIMIT_BYTES) {
     this.memory = new WebAssembly.Memory({ initial: 16, maximum: limitBytes / PAGE_BYTES, shared: true });
   }
 
-  /** Bytes that can still be had, in one piece at the end. */
+  /** Bytes that can still be had in one piece. */
   get freeBytes(): number {
-    return this.limitBytes - SLACK_BYTES - this.end;
+    const gaps = this.free.map(({ bytes }) => bytes);
+    return Math.max(this.limitBytes - SLACK_BYTES - this.end, ...gaps);
   }
 
   /** All bytes; a new view after each growth. */

@@ -7,8 +7,9 @@ import type { Kernel, KernelContext } from './context.js';
 import { emitElementwise } from './elementwise.js';
 import { emitBatchMatMul, emitLinear } from './linear.js';
 import { emitConcat, emitCopy, emitEmbed, emitGather, emitGatherNd, emitScatterNd } from './moves.js';
-import { emitCumulative, emitReduce, emitTopK } from './reduce.js';
+import { emitCumulative, emitReduce } from './reduce.js';
 import { emitNorm, emitSoftmax } from './rows.js';
+import { emitTopK } from './topk.js';
 
 type Emitter = (context: KernelContext, step: KernelStep, weights: Plan['weights']) => Kernel;
 

@@ -1,4 +1,4 @@
-// lib/jit/targets/wasm/reduce.ts: Reduce, Cumulative and TopK. An axis is reduced across vectors where its elements lie
+// lib/jit/targets/wasm/reduce.ts: Reduce and Cumulative. An axis is reduced across vectors where its elements lie
 // side by side, else in the lanes of the elements after it.
 
 import type { Shape } from '../../../tensor.js';
@@ -252,56 +252,4 @@ export function emitCumulative(context: KernelContext, step: KernelStep): Kernel
   });
   const size = sizeOf(shape);
   return context.finish(f, { units: size === 0 ? 0 : outer * inner, flops: size, bytes: size * 8 });
-}
-
-// ------------------------------------------------------------------ the largest k
-
-/** One unit: one row. The k best so far lie sorted in the output; most elements fail against the last of them. */
-export function emitTopK(context: KernelContext, step: KernelStep): Kernel {
-  const node = step.node as StructuredNode<'TopK'>;
-  const { k } = node.attrs;
-  const { shape, dtype } = node.inputs[0]!;
-  const n = shape.at(-1)!;
-  const rows = sizeOf(shape.slice(0, -1));
-  const { f, begin, end } = context.kernel('topk');
-  const x = f.let('x', context.addresses.place(step.inputs[0]!));
-  const values = f.let('values', context.addresses.place(step.outputs[0]!));
-  const indices = f.let('indices', context.addresses.place(step.outputs[1]!));
-  const isFloat = dtype === 'f32';
-  const load = isFloat ? loads.f32 : loads.i32;
-  const store = isFloat ? stores.f32 : stores.i32;
-  const isMore = isFloat ? f32.gt : i32.gt_s;
-  const unit = f.local('i32', 'unit');
-  const value = f.local(isFloat ? 'f32' : 'i32', 'value');
-  const [i, held, slot] = [f.local('i32', 'i'), f.local('i32', 'held'), f.local('i32', 'slot')];
-  f.loop(unit, begin, end, 1, () => {
-    const row = f.let('row', i32.add(x, i32.mul(unit, n * 4)));
-    const best = f.let('best', i32.add(values, i32.mul(unit, k * 4)));
-    const places = f.let('places', i32.add(indices, i32.mul(unit, k * 4)));
-    f.set(held, 0);
-    f.loop(i, 0, n, 1, () => {
-      f.set(value, load(i32.add(row, i32.shl(i, 2))));
-      const last = i32.add(best, (k - 1) * 4);
-      f.when(i32.or(i32.lt_u(held, k), isMore(value, load(last))), () => {
-        f.set(slot, select(held, k - 1, i32.lt_u(held, k), 'i32'));
-        f.when(i32.lt_u(held, k), () => f.increase(held, 1));
-        // Smaller ones move one place on; equal ones came first and stay.
-        f.block(() => {
-          f.repeat(() => {
-            f.leaveIf(i32.eqz(slot), 1);
-            const above = i32.shl(i32.sub(slot, 1), 2);
-            f.leaveIf(i32.eqz(isMore(value, load(i32.add(best, above)))), 1);
-            f.do(
-              store(i32.add(best, above), load(i32.add(best, above)), 4),
-              stores.i32(i32.add(places, above), loads.i32(i32.add(places, above)), 4),
-            );
-            f.increase(slot, -1);
-            return constant('i32', 1);
-          });
-        });
-        f.do(store(i32.add(best, i32.shl(slot, 2)), value), stores.i32(i32.add(places, i32.shl(slot, 2)), i));
-      });
-    });
-  });
-  return context.finish(f, { units: k === 0 ? 0 : rows, flops: rows * n, bytes: rows * (n + 2 * k) * 4 });
 }

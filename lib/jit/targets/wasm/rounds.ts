@@ -34,10 +34,13 @@ export class RoundTurns {
     this.recallsSeen = f.let('recallsSeen', atomics.load(word(CONTROL.recalls)));
   }
 
-  /** Before the barrier at the end of a round: thread 0 writes its decision where this round's is read. */
+  /**
+   * Before the barrier at the end of a round: thread 0 writes its decision where this round's is read. Not while it is
+   * alone: another thread may be slow to read the decision that it is not needed.
+   */
   decide(): void {
     const { f } = this;
-    f.when(i32.eqz(globalValue('thread')), () => {
+    f.when(i32.and(i32.eqz(globalValue('thread')), i32.eqz(this.aloneLeft)), () => {
       const stalls = f.let('stalls', atomics.load(word(CONTROL.stalls)));
       const isBad = i32.ge_u(i32.sub(stalls, this.stallsBefore), BAD_STALLS);
       const stay = select(DECISION.alone, DECISION.together, isBad, 'i32');
@@ -55,28 +58,25 @@ export class RoundTurns {
   /** After the barrier, `round` already counting the one that ended: publish it, and do as was decided. */
   follow(): void {
     const { f, round, ended } = this;
-    const decision = f.let('decision', atomics.load(this.decisionAt(i32.sub(round, 1))));
     const isFirst = f.let('isFirst', i32.eqz(globalValue('thread')));
+    const wasAlone = f.let('wasAlone', i32.ne(this.aloneLeft, 0));
+    const decided = atomics.load(this.decisionAt(i32.sub(round, 1)));
+    const aborted = select(DECISION.stop, DECISION.together, atomics.load(word(CONTROL.abort)), 'i32');
+    const decision = f.let('decision', select(aborted, decided, wasAlone, 'i32'));
     f.when(i32.eq(decision, DECISION.stop), () => f.set(ended, 1));
     const goesOn = f.let('goesOn', i32.and(i32.lt_u(round, this.length), i32.eqz(ended)));
     f.when(isFirst, () => this.publish());
-    const isAlone = f.let('isAlone', i32.eq(decision, DECISION.alone));
-    f.when(
-      isFirst,
-      () => {
-        f.when(
-          this.aloneLeft,
-          () => this.countDown(goesOn),
-          () => {
-            f.when(i32.and(isAlone, goesOn), () => {
-              f.set(this.aloneLeft, ALONE_ROUNDS);
-              f.do(globalSet('threads', constant('i32', 1)));
-            });
-          },
-        );
-      },
-      () => f.when(i32.and(isAlone, goesOn), () => this.park()),
-    );
+    f.when(wasAlone, () => this.countDown(goesOn));
+    f.when(i32.and(i32.eq(decision, DECISION.alone), goesOn), () => {
+      f.when(
+        isFirst,
+        () => {
+          f.set(this.aloneLeft, ALONE_ROUNDS);
+          f.do(globalSet('threads', constant('i32', 1)));
+        },
+        () => this.park(),
+      );
+    });
   }
 
   private publish(): void {
@@ -86,14 +86,26 @@ export class RoundTurns {
     f.set(ignored, atomics.notify(word(CONTROL.events), 1));
   }
 
-  /** Thread 0, alone: calls the others back after some rounds, and at the end. */
+  /** Thread 0, alone: calls the others back after some rounds, once all are waiting for it, and at the end. */
   private countDown(goesOn: Expr): void {
     const { f } = this;
-    f.increase(this.aloneLeft, -1);
-    f.when(i32.eqz(goesOn), () => f.set(this.aloneLeft, 0));
-    f.when(i32.eqz(this.aloneLeft), () => {
-      f.do(atomics.store(word(CONTROL.round), this.round), atomics.store(word(CONTROL.ended), this.ended));
-      f.do(globalSet('threads', this.allThreads));
+    const arePresent = () => i32.eq(atomics.load(word(CONTROL.parked)), i32.sub(this.allThreads, 1));
+    f.when(i32.gt_u(this.aloneLeft, 1), () => f.increase(this.aloneLeft, -1));
+    f.when(i32.eqz(goesOn), () => {
+      f.set(this.aloneLeft, 1);
+      f.repeat(() => {
+        f.when(atomics.load(word(CONTROL.failed)), () => f.do(trap));
+        return i32.eqz(arePresent());
+      });
+    });
+    f.when(i32.and(i32.eq(this.aloneLeft, 1), arePresent()), () => {
+      f.set(this.aloneLeft, 0);
+      f.do(
+        atomics.store(word(CONTROL.round), this.round),
+        atomics.store(word(CONTROL.ended), this.ended),
+        atomics.store(word(CONTROL.parked), 0),
+        globalSet('threads', this.allThreads),
+      );
       const ignored = f.let('ignored', atomics.add(word(CONTROL.recalls), 1));
       f.set(ignored, atomics.notify(word(CONTROL.recalls), this.allThreads));
     });
@@ -102,12 +114,10 @@ export class RoundTurns {
   /** Another thread: waits until it is called back, and learns where thread 0 has got to. */
   private park(): void {
     const { f } = this;
-    const ignored = f.local('i32', 'ignored');
+    const ignored = f.let('ignored', atomics.add(word(CONTROL.parked), 1));
+    const timeout = constant('i64', PARK_NANOSECONDS);
     f.repeat(() => {
-      f.set(
-        ignored,
-        atomics.wait(word(CONTROL.recalls), this.recallsSeen, constant('i64', PARK_NANOSECONDS)),
-      );
+      f.set(ignored, atomics.wait(word(CONTROL.recalls), this.recallsSeen, timeout));
       f.when(atomics.load(word(CONTROL.failed)), () => f.do(trap));
       return i32.eq(atomics.load(word(CONTROL.recalls)), this.recallsSeen);
     });

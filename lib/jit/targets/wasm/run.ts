@@ -2,7 +2,7 @@
 // main thread that only waits. Small programs run in the calling thread, where starting a worker would cost more.
 
 import type { Weight } from '../../../tensor.js';
-import type { ElementType, ElementValues } from '../../graph.js';
+import { type ElementType, type ElementValues, formatOf } from '../../graph.js';
 import type { Plan } from '../../plan.js';
 import { elementBytes } from '../../plan.js';
 import type {
@@ -19,6 +19,7 @@ import type { TableEntry } from './context.js';
 import { CONTROL, profileOf, resetControl } from './control.js';
 import { Heap } from './heap.js';
 import { WorkerPool } from './pool.js';
+import { checkFit } from './size.js';
 import { bindWeight, unbindWeight, type WasmWeight, weightAddress } from './weights.js';
 
 /** A program with less work than this (flops and half bytes of all rounds) runs in the calling thread: about 1 ms. */
@@ -116,7 +117,14 @@ class WasmTarget implements Target {
     return executable;
   }
 
+  checkFit(weights: readonly { readonly weight: Weight; readonly use: WeightUse }[]): void {
+    const { heap } = this.#machine;
+    const sized = weights.map(({ weight, use }) => ({ format: formatOf(weight), use }));
+    checkFit(sized, heap.freeBytes, heap.limitBytes);
+  }
+
   bind(weight: Weight, use: WeightUse): BoundWeight {
+    this.checkFit([{ weight, use }]);
     const bound = bindWeight(this.#machine.heap, weight, use);
     this.#weightBytes += bound.bytes;
     return bound;

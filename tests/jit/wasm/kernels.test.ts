@@ -1,0 +1,111 @@
+// Kernels of this target alone: sizes and cases in which its code takes another way than the suites of tests/jit show.
+import '@tensorflow/tfjs-backend-cpu';
+import * as tf from '@tensorflow/tfjs-core';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { jit } from '../../../lib/jit/jit.js';
+import { expectClose, numbers } from '../agree.js';
+
+beforeEach(async () => {
+  await tf.setBackend('cpu');
+});
+
+/** Compiled on wasm and on the reference target: the same. */
+async function agrees(
+  fn: (...args: tf.Tensor[]) => tf.Tensor | tf.Tensor[],
+  ...args: tf.Tensor[]
+): Promise<void> {
+  const [received, expected] = await Promise.all(
+    (['wasm', 'reference'] as const).map(async (target) => {
+      const compiled = jit(fn, { target });
+      const result = await compiled(...args);
+      const values = await Promise.all([result].flat().map(async (y) => Array.from(await y.data())));
+      compiled.dispose();
+      return values;
+    }),
+  );
+  for (const [i, values] of expected!.entries()) expectClose(received![i]!, values);
+}
+
+const top = (k: number) => (x: tf.Tensor) => Object.values(tf.topk(x, k)) as tf.Tensor[];
+
+describe('topk', () => {
+  test.each([1, 7, 128, 129, 700])('k %i, with ties', async (k) => {
+    const x = tf.div(tf.round(tf.mul(numbers([3, 700]), 40)), 10);
+    await agrees(top(k), x);
+    await agrees(top(k), tf.cast(tf.mul(x, 3), 'int32'));
+  });
+});
+
+describe('reductions', () => {
+  test.each([
+    [[5, 1], 1],
+    [[3, 17], 1],
+    [[2, 5000], 1],
+    [[4, 9, 7], 1],
+    [[130, 3], 0],
+  ] as const)('%o along %i', async (shape, axis) => {
+    const x = numbers([...shape]);
+    await agrees(
+      (y) => [tf.sum(y, axis), tf.max(y, axis), tf.min(y, axis), tf.argMax(y, axis), tf.argMin(y, axis)],
+      x,
+    );
+    await agrees(
+      (y) => [tf.sum(y, axis), tf.max(y, axis), tf.min(y, axis), tf.argMax(y, axis)],
+      tf.cast(tf.mul(x, 3), 'int32'),
+    );
+  });
+
+  test('argMax of equals, of NaN, of -Infinity', async () => {
+    const compiled = jit((x: tf.Tensor) => tf.argMax(x, 1), { target: 'wasm' });
+    const { NaN: nan, NEGATIVE_INFINITY: low } = Number;
+    const rows = [
+      [1, 5, 5, 5, 2, 5],
+      [low, low, low, low, low, low],
+      [nan, 1, 2, 3, 4, 5],
+      [0, nan, 2, 9, nan, 9],
+    ];
+    expect(Array.from(await (await compiled(tf.tensor2d(rows))).data())).toEqual([1, 0, 0, 3]);
+  });
+});
+
+describe('elementwise', () => {
+  test.each([[[1]], [[3]], [[4, 5]], [[2, 1025]], [[3, 2048]], [[7, 3, 5]]])('%o', async (shape) => {
+    await agrees((x, y) => tf.add(tf.mul(x, 2), tf.reverse(y, -1)), numbers(shape), numbers(shape, 2));
+  });
+
+  test('transposes, slices with steps, broadcasts, in one program', async () => {
+    await agrees(
+      (x, y) => tf.add(tf.transpose(x, [2, 0, 1]), tf.stridedSlice(y, [6, 0, 9], [0, 3, 0], [-1, 1, -2])),
+      numbers([3, 5, 6]),
+      numbers([7, 3, 10], 2),
+    );
+    await agrees((x, y) => tf.mul(x, y), numbers([4, 1, 33]), numbers([5, 1], 3));
+  });
+
+  test('integers: division and remainder of either sign, and by zero', async () => {
+    const a = tf.tensor1d([7, -7, 7, -7, 5, -(2 ** 31), 0, 9], 'int32');
+    const b = tf.tensor1d([3, 3, -3, -3, 0, -1, 4, 9], 'int32');
+    await agrees((x, y) => tf.mod(x, tf.maximum(y, tf.scalar(1, 'int32'))), a, b);
+    const compiled = jit((x: tf.Tensor, y: tf.Tensor) => tf.floorDiv(x, y), { target: 'wasm' });
+    expect(Array.from(await (await compiled(a, b)).data()).slice(0, 5)).toEqual([2, -3, -3, 2, 0]);
+  });
+});
+
+describe('products', () => {
+  test.each([
+    [1, 7, 5],
+    [5, 33, 20],
+    [9, 64, 48],
+  ])('[%i, %i] x [.., %i], each factor either way round', async (m, k, n) => {
+    for (const transposeA of [false, true]) {
+      for (const transposeB of [false, true]) {
+        await agrees(
+          (a, b, bias) => tf.relu(tf.add(tf.matMul(a, b, transposeA, transposeB), bias)),
+          numbers(transposeA ? [2, k, m] : [2, m, k]),
+          numbers(transposeB ? [1, n, k] : [1, k, n], 2),
+          numbers([n], 3),
+        );
+      }
+    }
+  });
+});

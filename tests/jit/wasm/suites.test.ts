@@ -1,0 +1,5 @@
+// The suites of tests/jit, run on this target.
+process.env.RT_TEST_TARGET = 'wasm';
+await import('../kernels.test.js');
+await import('../scan.test.js');
+await import('../jit.test.js');
