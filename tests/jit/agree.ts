@@ -26,14 +26,18 @@ function largest(values: readonly number[]): number {
   return values.reduce((max, value) => (Number.isFinite(value) ? Math.max(max, Math.abs(value)) : max), 0);
 }
 
-/** Fails unless every value is within `tolerance` of the largest magnitude; NaN and infinities have to be the same. */
+/**
+ * Fails unless every value is within `tolerance` of the largest magnitude; NaN and infinities have to be the same.
+ * @param least magnitude to compare with at least: that of the terms, where sums may cancel
+ */
 export function expectClose(
   received: readonly number[],
   expected: readonly number[],
   tolerance = 1e-5,
+  least = 1e-3,
 ): void {
   expect(received.length).toBe(expected.length);
-  const allowed = tolerance * Math.max(largest(expected), 1e-3);
+  const allowed = tolerance * Math.max(largest(expected), least);
   for (const [i, value] of expected.entries()) {
     const other = received[i]!;
     const same = Object.is(value, other) || value === other || Math.abs(value - other) <= allowed;
