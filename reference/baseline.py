@@ -283,6 +283,7 @@ def arguments():
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="default: every core that this process may use")
+    parser.add_argument("--note", help="a sentence to keep in the records, such as what else the machine was doing")
     parser.add_argument("--output", type=Path, help="file of the records; default: stdout")
     parser.add_argument("--texts", type=Path, help="file for the generated ids and texts")
     options = parser.parse_args()
@@ -327,6 +328,8 @@ def main():
     counters.clear()
     warm_up, measured = measure(generators, prompts, options)
     notes = [f"{threads} threads; greedy, end token ignored; own decoding loop, which does less than generate()"]
+    if options.note:
+        notes.append(options.note)
     if len(options.modes) > 1:
         held = f"a process that held {len(options.modes)} configurations at once, measured in turns"
         notes.append(f"peakRssBytes is of {held}")
