@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { checkRun } from '../lib/results.js';
 
 interface Sample {
   readonly instruction: string;
@@ -68,6 +69,19 @@ describe('embedded models', () => {
     expect(record?.evaluation.rougeL).toBeGreaterThan(0.8);
     expect(folderBytes(`data/models/${name}`)).toBeLessThan(8e6);
   });
+});
+
+test('the committed record of PyTorch is a list of Runs', () => {
+  const file = 'results/reference/baseline-pytorch-cpu.json';
+  const runs = readJson<unknown[]>(file).map((run) => checkRun(run, file));
+  expect(runs.map(({ model, label }) => `${model.name}: ${label}`)).toEqual([
+    'gpt2: PyTorch',
+    'gpt2: PyTorch compile',
+    'gpt2: PyTorch INT8',
+    'tiny-gpt2: PyTorch',
+    'tiny-gpt2: PyTorch INT8',
+  ]);
+  expect(runs.every(({ target, runtime }) => target === 'pytorch' && runtime.name === 'python')).toBe(true);
 });
 
 test('the golden files stay under 3 MB', () => {
