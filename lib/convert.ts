@@ -42,7 +42,7 @@ export interface ConversionStep {
   readonly transpose: boolean;
 }
 
-interface LoadOptions {
+export interface LoadOptions {
   readonly signal?: AbortSignal;
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
 }

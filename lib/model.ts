@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { allocate } from './cache.js';
 import { type Checkpoint, openCheckpoint } from './checkpoint.js';
-import { loadParams, type WeightMap } from './convert.js';
+import type { WeightMap } from './convert.js';
 import { eager, type ForwardFunction } from './forward.js';
 import type { GenerativeModel } from './generate.js';
 import { configReader } from './models/config.js';
@@ -14,7 +14,7 @@ import { cacheSpecOf, everyLogitsOf, forwardOf, type ModelConfig, type Network }
 import { mistralNetwork, parseMistralConfig } from './models/mistral.js';
 import { mistralWeightMap } from './models/mistral.weights.js';
 import { releaseTensors } from './ops.js';
-import { quantizeParams, type Scheme } from './quantize.js';
+import { loadQuantizedParams, quantizeParams, type Scheme } from './quantize.js';
 import { type ParamTree, sizeOf, weightBytes, weightEntries } from './tensor.js';
 import { loadTokenizer, readEosIds } from './tokenizer.js';
 
@@ -70,8 +70,12 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   const eosIds = await readEosIds(folder, tokenizer, architecture.config.vocabSize);
   const checkpoint = await openCheckpoint(folder);
   try {
-    const stored = await loadParams<ParamTree>(checkpoint, architecture.weightMap, options);
-    const quantized = quantizeParams(stored, scheme);
+    const quantized = await loadQuantizedParams<ParamTree>(
+      checkpoint,
+      architecture.weightMap,
+      scheme,
+      options,
+    );
     const params = options.widen ? quantizeParams(quantized, { name: 'f32' }) : quantized;
     const name = options.name ?? basename(resolve(folder));
     return describeModel(folder, architecture, checkpoint, params, { name, scheme, tokenizer, eosIds });

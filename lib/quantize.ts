@@ -7,7 +7,14 @@ import { basename, join } from 'node:path';
 import { refuseSource, type TensorToWrite, writeSafetensors } from './checkpoint/writer.js';
 import type { Checkpoint } from './checkpoint.js';
 import { savedFormat, tensorsToWrite, type WeightLayout } from './convert/saved.js';
-import { type ConversionStep, convertSteps, planConversion, type WeightMap } from './convert.js';
+import {
+  buildTree,
+  type ConversionStep,
+  convertSteps,
+  type LoadOptions,
+  planConversion,
+  type WeightMap,
+} from './convert.js';
 import { type QuantizationError, quantizationError, quantizeMatrix } from './quantize/integers.js';
 import {
   type FloatDType,
@@ -59,6 +66,28 @@ export function quantizeParams<Params extends ParamTree>(params: Params, scheme:
   const paths = Array.from(weightEntries(params), ([path]) => path);
   checkKeep(scheme, paths);
   return mapWeights(params, (weight, path) => quantizeWeight(weight, path, scheme));
+}
+
+/**
+ * Loads a checkpoint and quantizes each tensor as it comes: the tree in its stored type is never whole in memory.
+ * @returns what quantizeParams makes of what loadParams gives
+ * @throws as both do
+ */
+export async function loadQuantizedParams<Params extends ParamTree>(
+  checkpoint: Checkpoint,
+  map: WeightMap,
+  scheme: Scheme,
+  options: LoadOptions = {},
+): Promise<Params> {
+  const steps = await planConversion(checkpoint, map);
+  const paths = steps.map(({ target }) => target);
+  checkKeep(scheme, paths);
+  const entries: [string, Weight][] = [];
+  for await (const [path, weight] of convertSteps(checkpoint, steps, options)) {
+    entries.push([path, quantizeWeight(weight, path, scheme)]);
+  }
+  // The map decides which tree it is, as in loadParams.
+  return buildTree(entries) as Params;
 }
 
 /** Quantizes the Weight at a path as the scheme says. */
@@ -114,10 +143,7 @@ export async function quantizeCheckpoint(
   map: WeightMap,
   folder: string,
   scheme: Scheme,
-  options: {
-    readonly signal?: AbortSignal;
-    readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
-  } = {},
+  options: LoadOptions = {},
 ): Promise<LayerReport[]> {
   if (checkpoint.metadata.format === savedFormat) {
     throw new Error(`${checkpoint.source}: is quantized already; give the model that it was made from`);

@@ -6,6 +6,7 @@ import { loadParams } from '../lib/convert.js';
 import { gpt2WeightMap } from '../lib/models/gpt2.weights.js';
 import { quantizationError, quantizeMatrix } from '../lib/quantize/integers.js';
 import {
+  loadQuantizedParams,
   quantizationReport,
   quantizeCheckpoint,
   quantizeParams,
@@ -213,6 +214,7 @@ describe('saved and loaded again', () => {
     const scheme: Scheme = { name, groupSize: 32, keep: ['h.1.mlp.*'] };
     const expected = quantizeParams(await loadParams<ParamTree>(checkpoint, shape.map), scheme);
     const folder = join(temporaryFolder(), 'new', 'folder');
+    expect(await loadQuantizedParams<ParamTree>(checkpoint, shape.map, scheme)).toEqual(expected);
     const report = await quantizeCheckpoint(checkpoint, shape.map, folder, scheme);
     await checkpoint.close();
     const saved = await openCheckpoint(folder);
