@@ -15,7 +15,8 @@ export default defineConfig({
   test: {
     include: ['tests/**/*.test.ts'],
     reporters: ['default', './tests/summary.ts'],
-    testTimeout: 30_000,
+    testTimeout: 120_000, // for what hangs: a busy machine makes no test fail
+    hookTimeout: 180_000,
     pool: 'forks',
     maxWorkers: 2,
     minWorkers: 1,

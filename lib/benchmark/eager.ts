@@ -1,6 +1,7 @@
-// lib/benchmark/eager.ts: a loaded model -> a configuration that benchmark measures op by op.
+// lib/benchmark/eager.ts: a loaded model -> a configuration that benchmark measures, op by op or compiled.
 
 import type { Configuration } from '../benchmark.js';
+import type { CompiledModel } from '../compile.js';
 import { collect } from '../generate.js';
 import type { Model } from '../model.js';
 import type { ModelFacts } from '../results.js';
@@ -17,30 +18,24 @@ export function modelFacts(model: Model, source: string): ModelFacts {
   };
 }
 
+export interface ConfigurationOptions {
+  readonly label: string;
+  readonly source: string;
+  readonly backend: string;
+  readonly cache: boolean;
+  readonly newTokens: number;
+  readonly ignoreEos?: boolean;
+}
+
 /** A way to run a model eagerly; its samples are the prompts' token ids. Greedy. */
 export function eagerConfiguration(
   model: Model,
-  {
-    label,
-    source,
-    backend,
-    cache,
-    newTokens,
-    ignoreEos = false,
-  }: {
-    readonly label: string;
-    readonly source: string;
-    readonly backend: string;
-    readonly cache: boolean;
-    readonly newTokens: number;
-    readonly ignoreEos?: boolean;
-  },
+  { source, newTokens, cache, ignoreEos = false, ...rest }: ConfigurationOptions,
 ): Configuration<readonly number[]> {
   return {
-    label,
+    ...rest,
     model: modelFacts(model, source),
     weights: model.weights,
-    backend,
     target: 'eager',
     mode: 'eager',
     cache,
@@ -52,10 +47,37 @@ export function eagerConfiguration(
   };
 }
 
+/** The same, compiled: with the cache, all tokens after the first come from one program. */
+export function compiledConfiguration(
+  model: Model,
+  compiled: CompiledModel,
+  options: ConfigurationOptions,
+): Configuration<readonly number[]> {
+  const { newTokens, cache, ignoreEos = false } = options;
+  return {
+    ...eagerConfiguration(model, options),
+    target: compiled.report().target,
+    backend: compiled.report().target,
+    mode: cache ? 'scan' : 'jit',
+    run: (promptIds, signal) =>
+      collect(compiled, promptIds, { maxNewTokens: newTokens, useCache: cache, ignoreEos, signal }),
+    memory: () => ({ weightBytes: model.weightBytes, arenaBytes: compiled.report().arenaBytes }),
+    compile: () => {
+      const { compilations, compileMs } = compiled.report();
+      return { compilations, compileMs };
+    },
+    notes: randomNote(model),
+  };
+}
+
+function randomNote({ randomWeights }: Model): string[] {
+  return randomWeights ? ['random weights: only speed and memory mean anything'] : [];
+}
+
 function notesOn(model: Model): string[] {
   const hasIntegers = [...weightEntries(model.params)].some(([, { kind }]) => kind !== 'float');
   return [
-    ...(model.randomWeights ? ['random weights: only speed and memory mean anything'] : []),
+    ...randomNote(model),
     ...(hasIntegers ? ['integer weights run op by op are decoded at every use: right, but not fast'] : []),
   ];
 }

@@ -9,19 +9,25 @@ import type { Configuration, Progress } from '../benchmark.js';
 import { type InstructionSample, readSamples, samplePrompt, syntheticPrompt } from '../dataset.js';
 import type { Model } from '../model.js';
 import { resultsFolder } from '../paths.js';
-import { type SchemeName, schemeNames } from '../quantize.js';
+import { schemeNames } from '../quantize.js';
 import { formatRuns } from '../results/compare.js';
 import { writeTextAtomically } from '../results/files.js';
 import { type Run, writeRun } from '../results.js';
-import { DEFAULT_CONFIGURATIONS, makePlan, type Plan, type Settings } from './benchmarkPlan.js';
-import { backendOption, loadOnto, startBackend } from './load.js';
+import {
+  DEFAULT_CONFIGURATIONS,
+  makePlan,
+  type Plan,
+  type PlannedConfiguration,
+  type Settings,
+} from './benchmarkPlan.js';
+import { backendOption, loadRunner, type Runner, startBackend } from './load.js';
 import { identify, resolveModel } from './models.js';
 import { startProgress } from './progress.js';
 import { note, print, type Terminal } from './terminal.js';
 import { wholeNumber } from './values.js';
 
 const HELP = `
-A configuration is TARGET-CACHE-WEIGHTS: eager, cached or uncached, and one of ${schemeNames.join(', ')}.
+A configuration is TARGET-CACHE-WEIGHTS: eager or wasm, cached or uncached, and one of ${schemeNames.join(', ')}.
 They are measured in turns, sample by sample, after a warm-up as long as a sample, so that their ratios are fair. Each
 becomes a Run record (p50, p95, p99, first token, tokens/s, memory, ROUGE against the reference answers) in
 results/latest, or in the file that --output names. A run that is stopped or killed goes on where it was when the same
@@ -36,6 +42,7 @@ are samples, configurations, data, new, promptTokens, repeats, ignoreEos, backen
 Examples
   $ response-time benchmark tiny-gpt2 --samples 20
   $ response-time benchmark gpt2 --samples 3 --new 15 --configurations eager-uncached-f32,eager-cached-f32
+  $ response-time benchmark gpt2 --samples 5 --configurations eager-cached-f32,wasm-cached-f32,wasm-cached-int8
   $ response-time benchmark tiny-gpt2 --samples 1000 --output /tmp/final.json
 `;
 
@@ -85,13 +92,14 @@ async function runBenchmark(
   const folder = resolveModel(name);
   const samples = await readSamples(plan.data, plan.samples);
   const backend = await startBackend(plan.backend);
-  const models = new Map<SchemeName, Model>();
+  const runners = new Map<string, Runner>();
   try {
     // Configurations that differ in the cache alone share their weights.
-    for (const { weights } of plan.configurations) {
-      if (!models.has(weights)) models.set(weights, await loadOnto(terminal, name, weights));
+    for (const planned of plan.configurations) {
+      const key = runnerKey(planned);
+      if (!runners.has(key)) runners.set(key, await loadRunner(terminal, name, planned));
     }
-    const prepared = { plan, folder, samples, backend, models };
+    const prepared = { plan, folder, samples, backend, runners };
     const runs = await measure(terminal, prepared);
     const written = await writeRuns(runs, plan.output);
     await rm(resumeFileOf(prepared), { force: true }); // not before the records are safe
@@ -99,8 +107,12 @@ async function runBenchmark(
     for (const line of new Set(runs.flatMap(({ notes }) => notes))) note(terminal, `note: ${line}`);
     note(terminal, `${runs.length} ${runs.length === 1 ? 'record' : 'records'} written to ${written}`);
   } finally {
-    for (const model of models.values()) model.dispose();
+    for (const runner of runners.values()) await runner.dispose();
   }
+}
+
+function runnerKey({ target, weights }: PlannedConfiguration): string {
+  return `${target} ${weights}`;
 }
 
 interface Prepared {
@@ -108,18 +120,18 @@ interface Prepared {
   readonly folder: string;
   readonly samples: readonly InstructionSample[];
   readonly backend: Backend;
-  readonly models: ReadonlyMap<SchemeName, Model>;
+  readonly runners: ReadonlyMap<string, Runner>;
 }
 
 async function measure(terminal: Terminal, prepared: Prepared): Promise<Run[]> {
-  const { plan, samples, backend, models } = prepared;
+  const { plan, samples, backend, runners } = prepared;
   const { benchmarkTogether } = await import('../benchmark.js');
-  const [model] = models.values();
-  const hasText = model!.tokenizer !== null && !model!.randomWeights && !plan.ignoreEos;
+  const { model } = [...runners.values()][0]!;
+  const hasText = model.tokenizer !== null && !model.randomWeights && !plan.ignoreEos;
   const progress = startProgress(terminal, 'Measuring', (done, total) => `${done} of ${total} samples`);
   try {
     return await benchmarkTogether(await configurationsOf(prepared), {
-      samples: samples.map((sample, i) => promptOf(model!, sample, i, plan)),
+      samples: samples.map((sample, i) => promptOf(model, sample, i, plan)),
       ...(hasText && { references: samples.map(({ output }) => output) }),
       repeats: plan.repeats,
       resumeFile: resumeFileOf(prepared),
@@ -135,19 +147,15 @@ async function measure(terminal: Terminal, prepared: Prepared): Promise<Run[]> {
   }
 }
 
-async function configurationsOf({ plan, folder, backend, models }: Prepared) {
-  const { eagerConfiguration } = await import('../benchmark/eager.js');
-  return plan.configurations.map(({ label, cache, weights }): Configuration<readonly number[]> => {
+async function configurationsOf({ plan, folder, backend, runners }: Prepared) {
+  const { compiledConfiguration, eagerConfiguration } = await import('../benchmark/eager.js');
+  return plan.configurations.map((planned): Configuration<readonly number[]> => {
     const { newTokens, ignoreEos } = plan;
-    const options = {
-      label,
-      source: identify(folder).source,
-      backend: backend.name,
-      cache,
-      newTokens,
-      ignoreEos,
-    };
-    return eagerConfiguration(models.get(weights)!, options);
+    const { model, compiled } = runners.get(runnerKey(planned))!;
+    const { label, cache } = planned;
+    const source = identify(folder).source;
+    const options = { label, source, backend: backend.name, cache, newTokens, ignoreEos };
+    return compiled ? compiledConfiguration(model, compiled, options) : eagerConfiguration(model, options);
   });
 }
 

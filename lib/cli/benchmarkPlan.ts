@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import { evaluationFile } from '../dataset.js';
 import { type SchemeName, schemeNames } from '../quantize.js';
 import { count, flag, InvalidValue, list, object, oneOf, optional, text } from '../results/validate.js';
-import { BACKEND_CHOICES, type BackendChoice } from './load.js';
+import { BACKEND_CHOICES, type BackendChoice, TARGET_CHOICES, type TargetChoice } from './load.js';
 
 /** Fields of a --config file, and options of the same names; an option goes before the file. */
 export interface Settings {
@@ -52,6 +52,7 @@ export interface Plan {
 
 export interface PlannedConfiguration {
   readonly label: string;
+  readonly target: TargetChoice;
   readonly cache: boolean;
   readonly weights: SchemeName;
 }
@@ -89,12 +90,16 @@ async function readSettings(file: string): Promise<Settings> {
 }
 
 function parseConfiguration(name: string): PlannedConfiguration {
-  const [, cache, weights] = /^eager-(cached|uncached)-(.+)$/.exec(name) ?? [];
-  if ((schemeNames as readonly (string | undefined)[]).includes(weights)) {
-    return { label: name, cache: cache === 'cached', weights: weights as SchemeName };
+  const [, target, cache, weights] = /^([a-z]+)-(cached|uncached)-(.+)$/.exec(name) ?? [];
+  if (isOneOf(TARGET_CHOICES, target) && isOneOf(schemeNames, weights)) {
+    return { label: name, target, cache: cache === 'cached', weights };
   }
   throw new RangeError(
-    `configuration ${JSON.stringify(name)}: expected eager-cached-WEIGHTS or eager-uncached-WEIGHTS, ` +
-      `WEIGHTS one of ${schemeNames.join(', ')}`,
+    `configuration ${JSON.stringify(name)}: expected TARGET-cached-WEIGHTS or TARGET-uncached-WEIGHTS, ` +
+      `TARGET one of ${TARGET_CHOICES.join(', ')}, WEIGHTS one of ${schemeNames.join(', ')}`,
   );
+}
+
+function isOneOf<Name extends string>(names: readonly Name[], name: string | undefined): name is Name {
+  return (names as readonly (string | undefined)[]).includes(name);
 }

@@ -1,10 +1,19 @@
 // lib/cli/generate.ts: `response-time generate`: a prompt -> text as it comes, or one JSON object.
 
 import { type Command, Option } from 'commander';
-import type { Generation } from '../generate.js';
+import type { GenerateOptions, Generation } from '../generate.js';
 import type { Model } from '../model.js';
 import { type SchemeName, schemeNames } from '../quantize.js';
-import { type BackendChoice, backendOption, loadOnto, startBackend } from './load.js';
+import {
+  type BackendChoice,
+  backendFor,
+  backendOption,
+  loadRunner,
+  type Runner,
+  startBackend,
+  type TargetChoice,
+  targetOption,
+} from './load.js';
 import { resolveModel } from './models.js';
 import { note, print, type Terminal } from './terminal.js';
 import { formatBytes, formatMs } from './units.js';
@@ -17,7 +26,7 @@ interface GenerateArguments {
   readonly new: number;
   readonly weights: SchemeName;
   readonly cache: boolean;
-  readonly target: 'eager';
+  readonly target: TargetChoice;
   readonly backend: BackendChoice;
   readonly temperature: number;
   readonly topK?: number;
@@ -37,12 +46,14 @@ Examples
   $ response-time generate tiny-gpt2 --prompt-ids 5,17,3 --new 8          no tokenizer needed
   $ response-time generate gpt2 --prompt-ids 464,3290 --new 15 --no-cache    what the cache saves: compare times
   $ response-time generate tiny-gpt2 --chat --prompt "What is the plural of day?" --temperature 0.8 --top-p 0.9 --seed 7
+  $ response-time generate gpt2 --prompt-ids 464,3290 --new 64 --target wasm --weights int8    one compiled program
   $ response-time generate tiny-gpt2 --prompt "Hi" --weights int8 --json --logits > answer.json
 
 --json prints one object: promptIds, newIds (with the end-of-sequence id where it ended the text), text (null without
 tokenizer), logits (of the prompt's last position, with --logits, else null), firstTokenMs, msPerToken (mean of the
 tokens after the first; null if there are none), memory { weightBytes, cacheBytes, peakRssBytes }, weights, target,
-compiled (null when eager), backend, model.
+compiled (null when eager; else target, compilations, kernels of one token, compileMs, hostCallsPerToken), backend,
+model. Compiling happens before the first token is timed.
 `;
 
 /** Adds the command to the program. */
@@ -62,7 +73,7 @@ export function addGenerate(program: Command, terminal: Terminal): void {
         .default('stored'),
     )
     .option('--no-cache', 'compute the whole sequence again for every token')
-    .addOption(new Option('--target <name>', 'what runs the model').choices(['eager']).default('eager'))
+    .addOption(targetOption())
     .addOption(backendOption())
     .option(
       '--temperature <t>',
@@ -94,36 +105,52 @@ async function runGenerate(terminal: Terminal, name: string, options: GenerateAr
   }
   // The cheapest mistakes to find come first: a large model takes minutes to load.
   const promptIds = await readPrompt(name, options);
-  const backend = (await startBackend(options.backend)).name;
-  const model = await loadOnto(terminal, name, options.weights);
+  const backend = (await startBackend(backendFor(options.target, options.backend))).name;
+  const request = requestOf(options);
+  const runner = await loadRunner(terminal, name, {
+    weights: options.weights,
+    target: options.target,
+    rehearse: { promptIds, options: request },
+  });
   try {
     const { collect } = await import('../generate.js');
     const generation = await collect(
-      model,
+      runner.runs,
       promptIds,
-      {
-        maxNewTokens: options.new,
-        sampling: {
-          temperature: options.temperature,
-          topK: options.topK ?? null,
-          topP: options.topP ?? null,
-          seed: options.seed,
-        },
-        useCache: options.cache,
-        ignoreEos: options.ignoreEos ?? false,
-        keepLogits: options.logits ?? false,
-        signal: terminal.signal,
-      },
-      options.json ? undefined : streamTo(terminal, model),
+      { ...request, signal: terminal.signal },
+      options.json ? undefined : streamTo(terminal, runner.model),
     );
     if (!options.json) print(terminal, '');
     terminal.signal.throwIfAborted();
-    const memory = memoryOf(model, generation);
-    if (options.json) print(terminal, JSON.stringify(answer(generation, memory, options, model, backend)));
-    else note(terminal, figures(generation, memory, model, backend));
+    const memory = memoryOf(runner.model, generation);
+    if (options.json) print(terminal, JSON.stringify(answer(generation, memory, options, runner, backend)));
+    else note(terminal, figures(generation, memory, runner.model, describeRunner(runner, backend)));
   } finally {
-    model.dispose();
+    await runner.dispose();
   }
+}
+
+function requestOf(options: GenerateArguments): GenerateOptions {
+  return {
+    maxNewTokens: options.new,
+    sampling: {
+      temperature: options.temperature,
+      topK: options.topK ?? null,
+      topP: options.topP ?? null,
+      seed: options.seed,
+    },
+    useCache: options.cache,
+    ignoreEos: options.ignoreEos ?? false,
+    keepLogits: options.logits ?? false,
+  };
+}
+
+/** What ran the model, for the line of figures. */
+function describeRunner({ compiled }: Runner, backend: string): string {
+  const report = compiled?.report();
+  if (!report) return `${backend}, op by op`;
+  const { target, compilations, kernels, compileMs } = report;
+  return `${target}, ${compilations} programs of ${kernels} kernels compiled in ${formatMs(compileMs)}`;
 }
 
 /** What commander cannot see: options that only make sense, or only fail, together. */
@@ -187,9 +214,10 @@ function answer(
   generation: Generation,
   memory: MemoryFigures,
   options: GenerateArguments,
-  model: Model,
+  { model, compiled }: Runner,
   backend: string,
 ): object {
+  const report = compiled?.report() ?? null;
   const { promptIds, newIds, text, logits, firstTokenMs, perTokenMs } = generation;
   return {
     promptIds,
@@ -201,7 +229,13 @@ function answer(
     memory,
     weights: model.weights,
     target: options.target,
-    compiled: null,
+    compiled: report && {
+      target: report.target,
+      compilations: report.compilations,
+      kernels: report.kernels,
+      compileMs: report.compileMs,
+      hostCallsPerToken: report.hostCallsPerToken,
+    },
     backend,
     model: model.name,
   };
@@ -211,7 +245,7 @@ function figures(
   { newIds, finish, firstTokenMs, perTokenMs, totalMs }: Generation,
   { weightBytes, cacheBytes }: MemoryFigures,
   { weights }: Model,
-  backend: string,
+  ranOn: string,
 ): string {
   const msPerToken = mean(perTokenMs);
   return [
@@ -221,7 +255,7 @@ function figures(
       ? []
       : [`then ${formatMs(msPerToken)} each (${(1000 / msPerToken).toPrecision(3)} tokens/s)`]),
     `weights ${weights} ${formatBytes(weightBytes)}, cache ${formatBytes(cacheBytes)}`,
-    backend,
+    ranOn,
   ].join('; ');
 }
 

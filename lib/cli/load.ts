@@ -2,6 +2,8 @@
 
 import { Option } from 'commander';
 import type { Backend, BackendName } from '../backend.js';
+import type { CompiledModel } from '../compile.js';
+import type { GenerateOptions, GenerativeModel } from '../generate.js';
 import type { Model } from '../model.js';
 import type { SchemeName } from '../quantize.js';
 import type { SchemeForecast } from './forecast.js';
@@ -33,15 +35,50 @@ export async function startBackend(choice: BackendChoice): Promise<Backend> {
   return selectBackend(choice);
 }
 
+/** What runs a model: tfjs op by op, or the compiler's targets. Not taken from jit, as above. */
+export const TARGET_CHOICES = ['eager', 'reference', 'wasm'] as const;
+export type TargetChoice = (typeof TARGET_CHOICES)[number];
+
+export function targetOption(): Option {
+  return new Option(
+    '--target <name>',
+    'what runs the model: eager op by op, wasm compiled, reference compiled and interpreted slowly, to check others',
+  )
+    .choices(TARGET_CHOICES)
+    .default('eager');
+}
+
+/** Compiled programs need tfjs for a prompt's few ids only: the backend that starts soonest will do. */
+export function backendFor(target: TargetChoice, choice: BackendChoice): BackendChoice {
+  return target !== 'eager' && choice === 'auto' ? 'cpu' : choice;
+}
+
+/** A loaded model, and what generates with it: the model itself, or its compiled form. */
+export interface Runner {
+  readonly model: Model;
+  readonly runs: GenerativeModel;
+  /** The same as `runs`; null when eager. */
+  readonly compiled: CompiledModel | null;
+  dispose(): Promise<void>;
+}
+
+export interface RunnerOptions {
+  readonly weights: SchemeName;
+  readonly target: TargetChoice;
+  /** A request such as will follow: programs for it are compiled, and Weights moved, before anything is timed. */
+  readonly rehearse?: { readonly promptIds: readonly number[]; readonly options: Partial<GenerateOptions> };
+}
+
 /**
- * Loads a model onto the backend that was started.
+ * Loads a model onto the backend that was started, and compiles it for a target.
  * @param name folder, embedded model or preset
- * @throws Error as resolveModel and loadModel
+ * @throws Error as resolveModel, loadModel and compileModel
  */
-export async function loadOnto(terminal: Terminal, name: string, weights: SchemeName): Promise<Model> {
+export async function loadRunner(terminal: Terminal, name: string, options: RunnerOptions): Promise<Runner> {
+  const { weights, target, rehearse } = options;
   const { loadModel } = await import('../model.js');
   const folder = resolveModel(name);
-  await warnOfMemory(terminal, folder, weights);
+  if (target === 'eager') await warnOfMemory(terminal, folder, weights);
   const progress = startProgress(terminal, `Loading ${name}`, bytesOf);
   try {
     const model = await loadModel(folder, {
@@ -50,20 +87,32 @@ export async function loadOnto(terminal: Terminal, name: string, weights: Scheme
       signal: terminal.signal,
       onProgress: progress.update,
     });
-    await warmUp(model);
-    return model;
+    const runner = await runnerOf(model, target);
+    await warmUp(runner.runs, rehearse);
+    return runner;
   } finally {
     progress.stop();
   }
 }
 
+async function runnerOf(model: Model, target: TargetChoice): Promise<Runner> {
+  if (target === 'eager') {
+    return { model, runs: model, compiled: null, dispose: async () => model.dispose() };
+  }
+  const { compileModel } = await import('../compile.js');
+  const compiled = await compileModel(model, { target, moveWeights: true });
+  return { model, runs: compiled, compiled, dispose: () => compiled.dispose() };
+}
+
 /**
- * Generates one token for nothing: the backend reads the Weights into its own memory when it first meets them, which
- * belongs to loading, not to the first token's latency.
+ * Generates two tokens for nothing: the backend reads the Weights into its own memory when it first meets them, and
+ * programs are compiled, which belongs to loading, not to the first token's latency.
  */
-async function warmUp(model: Model): Promise<void> {
+async function warmUp(model: GenerativeModel, rehearse: RunnerOptions['rehearse']): Promise<void> {
   const { collect } = await import('../generate.js');
-  await collect(model, [0], { maxNewTokens: 1 });
+  const { promptIds, options } = rehearse ?? { promptIds: [0], options: {} };
+  const most = model.maxPositions - promptIds.length + 1;
+  await collect(model, promptIds, { ...options, maxNewTokens: Math.min(2, most) });
 }
 
 /** A machine that runs out of memory ends the process, or everybody's work, without a word: so say it before. */

@@ -4,7 +4,15 @@ import { type Command, Option } from 'commander';
 import { evaluationFile, readSamples } from '../dataset.js';
 import type { QualityThresholds, WeightsComparison } from '../quality/gate.js';
 import { type SchemeName, schemeNames } from '../quantize.js';
-import { type BackendChoice, backendOption, loadOnto, startBackend } from './load.js';
+import {
+  type BackendChoice,
+  backendFor,
+  backendOption,
+  loadRunner,
+  startBackend,
+  type TargetChoice,
+  targetOption,
+} from './load.js';
 import { resolveModel } from './models.js';
 import { startProgress } from './progress.js';
 import { note, print, type Terminal } from './terminal.js';
@@ -18,6 +26,7 @@ interface QualityArguments {
   readonly data?: string;
   readonly new: number;
   readonly backend: BackendChoice;
+  readonly target: TargetChoice;
   readonly maxPerplexityRatio: number;
   readonly minSameTop: number;
   readonly minRougeL: number;
@@ -60,6 +69,7 @@ export function addQuality(program: Command, terminal: Terminal): void {
     .option('--samples <count>', 'prompts to compare on', wholeNumber(1), 20)
     .option('--data <file>', 'dataset of instructions (default: "data/instructions-eval.json")')
     .option('--new <count>', 'most new tokens of a free answer', wholeNumber(1), 64)
+    .addOption(targetOption())
     .addOption(backendOption())
     .option('--max-perplexity-ratio <ratio>', 'threshold', positive, 1.005)
     .option('--min-same-top <share>', 'threshold', share, 0.97)
@@ -96,21 +106,22 @@ async function compare(
   const other = options.against ?? name;
   for (const model of [name, other]) resolveModel(model); // the cheapest mistake to find comes first
   const samples = await readSamples(options.data ?? evaluationFile(), options.samples);
-  await startBackend(options.backend);
+  const { target } = options;
+  await startBackend(backendFor(target, options.backend));
   const { compareWeights } = await import('../quality/gate.js');
-  const candidate = await loadOnto(terminal, name, options.weights);
-  const reference = await loadOnto(terminal, other, options.againstWeights);
+  const candidate = await loadRunner(terminal, name, { weights: options.weights, target });
+  const reference = await loadRunner(terminal, other, { weights: options.againstWeights, target });
   const progress = startProgress(terminal, 'Comparing', (done, total) => `${done} of ${total} samples`);
   try {
-    return await compareWeights(candidate, reference, samples, {
+    return await compareWeights(candidate.runs, reference.runs, samples, {
       maxNewTokens: options.new,
       signal: terminal.signal,
       onSample: progress.update,
     });
   } finally {
     progress.stop();
-    candidate.dispose();
-    reference.dispose();
+    await candidate.dispose();
+    await reference.dispose();
   }
 }
 

@@ -112,7 +112,7 @@ describe('--config', () => {
     [
       'an unknown configuration',
       { configurations: ['eager-f32'] },
-      /configuration "eager-f32": expected eager-cached-/,
+      /configuration "eager-f32": expected TARGET-cached-WEIGHTS/,
     ],
   ])('refuses %s', async (_, content, message) => {
     const { exitCode, stdout, stderr } = await config(content);

@@ -95,7 +95,7 @@ describe('--json', () => {
 test('text goes to stdout as --json has it, the figures to stderr in one line', async () => {
   const { stdout, stderr } = await generate('--prompt', 'Hi', '--new', '12');
   expect(stdout).toBe(`${(await answer('--prompt', 'Hi', '--new', '12')).text}\n`);
-  expect(stderr).toMatch(/^12 tokens in .* first .* tokens\/s.*weights stored .*cpu\n$/);
+  expect(stderr).toMatch(/^12 tokens in .* first .* tokens\/s.*weights stored .*cpu, op by op\n$/);
 });
 
 test('without a tokenizer the ids are printed', async () => {

@@ -23,7 +23,8 @@ const quality = (...args: string[]) =>
 
 test('a model passes against itself, with the figures of equality', async () => {
   const { exitCode, stdout, stderr } = await quality('--weights', 'f32', '--json', '--min-rouge-l', '0');
-  expect([exitCode, stderr]).toEqual([0, '']);
+  expect(exitCode).toBe(0);
+  expect(stderr).toMatch(/^((Loading|Comparing)[^\n]*\n)*$/); // progress, on a slow machine
   expect(JSON.parse(stdout)).toMatchObject({
     perplexityRatio: 1,
     klMean: 0,
