@@ -19,7 +19,7 @@ export class Origin {
 
   constructor() {
     const limit = Error.stackTraceLimit;
-    Error.stackTraceLimit = 40;
+    Error.stackTraceLimit = 30; // tfjs and the compiler take some 20 of them
     this.#error = new Error();
     Error.stackTraceLimit = limit;
   }

@@ -42,9 +42,11 @@ export class Tracer {
   readonly constants: { values: ElementValues; origin: Origin }[] = [];
   readonly #values = new Map<object, Value>(); // by tfjs data id
   #failedRead: Error | undefined;
+  /** Of the kernel that is being lowered. */
+  #origin: Origin | undefined;
 
   constructor() {
-    this.root = new GraphBuilder(undefined, () => new Origin());
+    this.root = new GraphBuilder(undefined, () => this.#origin);
     this.builder = this.root;
   }
 
@@ -91,6 +93,7 @@ export class Tracer {
   ): tf.TensorInfo | tf.TensorInfo[] {
     // Absent optional inputs are null or undefined.
     const present = Object.entries(inputs).filter(([, info]) => info) as [string, tf.TensorInfo][];
+    this.#origin = new Origin();
     try {
       const entries = present.map(([key, info]): [string, Value] => [
         key,

@@ -129,14 +129,21 @@ export class ProgramBuilder {
   }
 
   #push(instruction: Instruction): number {
-    const isMinusZero = instruction.op === 'Literal' && Object.is(instruction.value, -0);
-    const key = `${JSON.stringify(instruction)}${isMinusZero ? '-0' : ''}${'value' in instruction ? instruction.value : ''}`;
+    const key = instructionKey(instruction);
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     const register = this.program.push(instruction) - 1;
     this.#known.set(key, register);
     return register;
   }
+}
+
+/** Equal for instructions that do the same. */
+function instructionKey(instruction: Instruction): string {
+  if (instruction.op === 'Input') return `in${instruction.index}`;
+  if (instruction.op !== 'Literal') return `${instruction.op}${instruction.dtype}(${instruction.args})`;
+  const { value, dtype } = instruction;
+  return `${dtype}${Object.is(value, -0) ? '-0' : value}`;
 }
 
 /** Leaves out instructions and leaves that `register` does not need, and puts it last. */
