@@ -16,6 +16,7 @@ const START_LIMIT_MS = 180_000; // on a busy machine the kernel may first have t
 const POLL_MS = 200;
 const IDLE_LIMIT_MS = 3000; // the reply is what counts; the idle message after it only ends the outputs
 const SHUTDOWN_LIMIT_MS = 2000;
+const LAST_WORDS_MS = 500;
 const LOG_CHARACTERS = 20_000;
 
 /** How a kernel is started. */
@@ -149,10 +150,12 @@ export class KernelClient {
       this.process.once('error', (error) =>
         reject(new DeadKernelError(`the kernel cannot start: ${error.message}`)),
       );
-      this.process.once('close', (code, signal) => {
+      this.process.once('exit', (code, signal) => {
         this.ended = true;
         process.removeListener('exit', this.killOnExit);
-        reject(new DeadKernelError(describeDeath(code, signal, this.log)));
+        const tell = () => reject(new DeadKernelError(describeDeath(code, signal, this.log)));
+        this.process.once('close', tell); // its last words are read by now
+        setTimeout(tell, LAST_WORDS_MS).unref(); // a process that it left behind may keep them open
       });
     });
     death.catch(() => {}); // whoever waits for an answer hears of it
