@@ -5,7 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { readFile, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type ListFileEntry, listFiles, modelInfo } from '@huggingface/hub';
+import type { ListFileEntry } from '@huggingface/hub';
 import { hubCacheFolder, ModelCache } from './hub/cache.js';
 import { type HubClient, HubUnreachable, hubClient } from './hub/client.js';
 import { downloadFile, type RemoteFile } from './hub/download.js';
@@ -99,6 +99,8 @@ async function fetchFiles(
   client: HubClient,
   options: FetchOptions & { readonly environment: Environment },
 ): Promise<string> {
+  // Loaded here: it takes 80 ms, which a command that finds its model in the cache need not wait for.
+  const { listFiles, modelInfo } = await import('@huggingface/hub');
   const cache = new ModelCache(options.environment, id);
   const target = { hubUrl: client.endpoint, fetch: client.fetch };
   const { sha: commit } = await modelInfo({ ...target, name: id, revision, additionalFields: ['sha'] });

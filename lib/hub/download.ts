@@ -1,6 +1,6 @@
 // lib/hub/download.ts: one file of the hub -> a blob in the cache, its checksum verified.
 // A download that breaks goes on where it was, in this run or the next: the part lies in <blob>.incomplete, where
-// Python's huggingface_hub looks for it too.
+// huggingface_hub before 2.0 leaves its parts too.
 
 import { createHash, type Hash } from 'node:crypto';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
@@ -50,7 +50,7 @@ export async function downloadFile(
   await rename(part, path);
 }
 
-/** Opens the part of a file, fills and syncs it. @returns the digest of the whole */
+/** Opens the part of a file and fills it. @returns the digest of the whole */
 async function completePart(
   client: HubClient,
   file: RemoteFile,
@@ -59,9 +59,7 @@ async function completePart(
 ): Promise<string> {
   const handle = await open(part, 'a+');
   try {
-    const received = await fill(client, file, handle, options);
-    await handle.sync();
-    return received;
+    return await fill(client, file, handle, options);
   } catch (error) {
     throw diskError(error as NodeJS.ErrnoException, file, part);
   } finally {
