@@ -1,6 +1,6 @@
 // lib/hub/download.ts: one file of the hub -> a blob in the cache, its checksum verified.
 // A download that breaks goes on where it was, in this run or the next: the part lies in <blob>.incomplete, where
-// huggingface_hub before 2.0 leaves its parts too.
+// older versions of huggingface_hub leave theirs too.
 
 import { createHash, type Hash } from 'node:crypto';
 import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
