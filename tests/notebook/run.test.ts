@@ -30,7 +30,7 @@ describe.concurrent('runNotebook', { timeout: 180_000 }, () => {
       'good',
       parameters,
       '## Work',
-      'for (let i = 0; i < 3; i++) process.stdout.write(`\\r${i} of ${samples}`);\nconsole.log();',
+      "for (let i = 0; i < 3; i++) process.stdout.write('\\r' + i + ' of ' + samples);\nconsole.log();",
       'process.env.RESPONSE_TIME_RESULTS + model',
     );
     const output = join(folder, 'deep', 'good.ipynb');
