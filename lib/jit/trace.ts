@@ -15,6 +15,7 @@ import { elementType } from './lower/lowering.js';
 import { products } from './lower/products.js';
 import { reduce } from './lower/reduce.js';
 import { shape } from './lower/shape.js';
+import { vision } from './lower/vision.js';
 import { describeWeight, mapTree } from './trees.js';
 
 const BACKEND = 'trace';
@@ -24,6 +25,7 @@ const lowerings: Readonly<Record<string, Lowering>> = {
   ...products,
   ...reduce,
   ...shape,
+  ...vision,
 };
 
 /** A traced function: its graph, and its result as a tree in which each tensor is the number of a graph output. */
