@@ -237,8 +237,8 @@ describe('hostile and broken files', () => {
   });
 
   test('a million steps of pushing end in an error, not in the memory', async () => {
-    const bomb = join(op.start, new Uint8Array(6_000_000).fill(0x29), op.stop);
-    expect(await messageOf(openCheckpoint(written(torchFile(bomb))))).toMatch(/at most 5000000 steps/);
+    const bomb = join(op.start, new Uint8Array(1_200_000).fill(0x29), op.stop);
+    expect(await messageOf(openCheckpoint(written(torchFile(bomb))))).toMatch(/at most 1000000 steps/);
   });
 });
 

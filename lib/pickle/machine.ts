@@ -33,8 +33,8 @@ export interface PickleRules {
   readonly persistent: (id: PickleValue) => PickleValue;
 }
 
-/** A checkpoint of a thousand tensors takes some 40,000 steps. */
-const maxSteps = 5_000_000;
+/** A thousand tensors take some 40,000 steps. */
+const maxSteps = 1_000_000;
 
 /**
  * Runs a pickle.
