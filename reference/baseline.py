@@ -235,7 +235,7 @@ def record(mode, generator, measured, options, shared):
         "runtime": shared["runtime"],
         "model": {
             "name": name, "source": source, "family": config.model_type, "parameters": shared["parameters"],
-            "randomWeights": bool(options.random_shape),
+            "randomWeights": bool(options.random_shape) or hasattr(config, "random_weights"),
         },
         "weights": "int8" if mode == "int8" else options.dtype,
         "backend": options.device,
