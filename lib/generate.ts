@@ -5,11 +5,12 @@ import type { KVCache } from './cache.js';
 import { cacheBytes, disposeCache } from './cache.js';
 import type { Decode, EveryLogits, Forward } from './forward.js';
 import { forwardInput } from './forward.js';
+import { textWriter } from './generate/textWriter.js';
+import { TokenQueue } from './generate/tokenQueue.js';
 import type { Sampling } from './sample.js';
 import { checkSampling, GREEDY, randomKey, sampleToken } from './sample.js';
 import type { ParamTree } from './tensor.js';
 import type { Tokenizer } from './tokenizer.js';
-import { createTextStream } from './tokenizer.js';
 
 /** What generation needs of a model; lib/model.ts loads one. */
 export interface GenerativeModel {
@@ -77,7 +78,7 @@ export async function* generate(
   const { maxNewTokens, sampling = GREEDY, keepLogits = false } = options;
   checkSampling(sampling);
   checkPrompt(model, promptIds, maxNewTokens);
-  const text = writer(model);
+  const text = textWriter(model.tokenizer);
   const newIds: number[] = [];
   const latencies: number[] = [];
   const state: State = {
@@ -213,60 +214,6 @@ async function* decodeTogether(
     cache = running ? await running.catch(() => cache) : cache;
     disposeCache(cache);
   }
-}
-
-/** Tokens that arrive by callback, read by an async loop. */
-class TokenQueue implements AsyncIterable<number> {
-  readonly #waiting: number[] = [];
-  #wake: () => void = () => {};
-  #ended: { readonly error: unknown } | undefined;
-
-  push(id: number): void {
-    this.#waiting.push(id);
-    this.#wake();
-  }
-
-  end(error?: unknown): void {
-    this.#ended = { error };
-    this.#wake();
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<number> {
-    for (;;) {
-      while (this.#waiting.length > 0) yield this.#waiting.shift()!;
-      if (this.#ended?.error !== undefined) throw this.#ended.error;
-      if (this.#ended) return;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-  }
-}
-
-/** Puts text together while tokens come; without a tokenizer there is none. */
-function writer({ tokenizer }: GenerativeModel): {
-  push(id: number, isLast: boolean): string;
-  end(): string | null;
-} {
-  const stream = tokenizer && createTextStream(tokenizer);
-  const pieces: string[] = [];
-  let ended = false;
-  const add = (piece: string) => {
-    pieces.push(piece);
-    return piece;
-  };
-  const flush = () => {
-    if (ended || !stream) return '';
-    ended = true;
-    return stream.flush();
-  };
-  return {
-    push: (id, isLast) => add((stream?.push(id) ?? '') + (isLast ? flush() : '')),
-    end: () => {
-      add(flush());
-      return stream && pieces.join('');
-    },
-  };
 }
 
 /** Runs a generation to its end. @throws as generate */
