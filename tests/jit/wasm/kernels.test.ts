@@ -3,17 +3,23 @@ import '@tensorflow/tfjs-backend-cpu';
 import * as tf from '@tensorflow/tfjs-core';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { jit } from '../../../lib/jit/jit.js';
-import { expectClose, numbers } from '../agree.js';
+import { embed, linear, unembed, vector } from '../../../lib/ops.js';
+import { randomNumbers } from '../../smallModel.js';
+import { expectClose, integers, numbers } from '../agree.js';
+import { makeWeight, weightKinds } from './anyWeight.js';
 
 beforeEach(async () => {
   await tf.setBackend('cpu');
 });
 
+type Compared = (...args: tf.Tensor[]) => tf.Tensor | tf.Tensor[];
+
 /** Compiled on wasm and on the reference target: the same. */
-async function agrees(
-  fn: (...args: tf.Tensor[]) => tf.Tensor | tf.Tensor[],
-  ...args: tf.Tensor[]
-): Promise<void> {
+async function agrees(fn: Compared, ...args: tf.Tensor[]): Promise<void> {
+  await agreesWithin(1e-5, fn, args);
+}
+
+async function agreesWithin(tolerance: number, fn: Compared, args: tf.Tensor[]): Promise<void> {
   const [received, expected] = await Promise.all(
     (['wasm', 'reference'] as const).map(async (target) => {
       const compiled = jit(fn, { target });
@@ -23,7 +29,7 @@ async function agrees(
       return values;
     }),
   );
-  for (const [i, values] of expected!.entries()) expectClose(received![i]!, values);
+  for (const [i, values] of expected!.entries()) expectClose(received![i]!, values, tolerance);
 }
 
 const top = (k: number) => (x: tf.Tensor) => Object.values(tf.topk(x, k)) as tf.Tensor[];
@@ -107,5 +113,23 @@ describe('products', () => {
         );
       }
     }
+  });
+});
+
+describe('Weights', () => {
+  test.each(weightKinds)('%s: products, rows, and the whole', async (kind) => {
+    const kernel = makeWeight(kind, [70, 45], 1, randomNumbers(3));
+    const embedding = makeWeight(kind, [45, 70], 0, randomNumbers(4));
+    for (const rows of [1, 3, 9, 14]) {
+      const tolerance = kind.startsWith('int') ? 2e-4 : 1e-5;
+      await agreesWithin(tolerance, (x) => [linear(x, kernel), unembed(x, embedding)], [numbers([rows, 70])]);
+    }
+    await agrees((indices) => embed(embedding, indices), integers([2, 5], 45));
+    // Read in other ways than it was packed for: whole, and by both axes.
+    await agrees((x) => tf.add(vector(kernel), x), numbers([70, 45]));
+    await agreesWithin(2e-4, (x, y) => [linear(x, kernel), unembed(y, kernel)], [
+      numbers([2, 70]),
+      numbers([2, 45]),
+    ]);
   });
 });

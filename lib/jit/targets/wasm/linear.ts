@@ -9,17 +9,23 @@ import type { KernelStep } from '../../plan.js';
 import { type Preparation, preparationOf, prepareFunction } from './activations.js';
 import type { FunctionBuilder, FunctionReference, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
+import { decodeFunction } from './decode.js';
 import { addStrides, mergeAxes, unravel } from './elementwise.js';
 import { type Expr, i32, loads, type Operand, select, stores, v128 } from './instructions.js';
-import { layoutOf, PANEL, type PackedLayout } from './pack.js';
+import { decodedLayout, layoutOf, PANEL, type PackedLayout } from './pack.js';
 import { type InputLayout, productFunction, ROWS } from './products.js';
 import { emitStrip } from './strips.js';
 
 const STRIP_BYTES = PANEL * 4;
+/** From so many rows on, a panel is unpacked once instead of once for every four rows. */
+const DECODED_FROM_ROWS = 8;
 
 /** What one product needs while the kernel runs. */
 interface Factor {
   readonly layout: PackedLayout;
+  /** The layout that is multiplied: the same, or the panel unpacked, at `decoded`. */
+  readonly multiplied: PackedLayout;
+  readonly decoded: Local;
   readonly weights: Local; // address of the first panel
   readonly inputs: Local; // address of the first row, prepared
   readonly inputLayout: InputLayout;
@@ -40,13 +46,16 @@ export function emitLinear(
   const layouts = node.attrs.products.map((product) =>
     layoutOf(weights[product.weight]!.format, product.transposed),
   );
-  const scratch = planScratch(context, layouts, rows);
+  const multiplied = layouts.map((layout) => (rows >= DECODED_FROM_ROWS ? decodedLayout(layout) : layout));
+  const scratch = planScratch(multiplied, rows);
   const base = f.let('scratch', context.scratch(scratch.bytes));
   f.when(i32.lt_u(begin, end), () => prepareInputs(context, f, scratch.prepared, source, base, rows));
   const factors = node.attrs.products.map((product, i): Factor => {
-    const prepared = scratch.prepared.find((each) => each.key === keyOf(layouts[i]!));
+    const prepared = scratch.prepared.find((each) => each.key === keyOf(multiplied[i]!));
     return {
       layout: layouts[i]!,
+      multiplied: multiplied[i]!,
+      decoded: f.let('decoded', i32.add(base, scratch.decodedAt)),
       weights: f.let('weights', weightAddress(context, product, layouts[i]!)),
       inputs: prepared ? f.let('inputs', i32.add(base, prepared.at)) : source,
       inputLayout: prepared?.preparation.inputs ?? { rowBytes: inDim * 4, scalesAt: 0, sumsAt: 0 },
@@ -122,7 +131,7 @@ function keyOf(layout: PackedLayout): string | undefined {
   return `prepare_${kind}_${inDim}_${groupSize}_${paddedGroup}_${block}`;
 }
 
-function planScratch(context: KernelContext, layouts: readonly PackedLayout[], rows: number) {
+function planScratch(layouts: readonly PackedLayout[], rows: number) {
   const prepared: Prepared[] = [];
   let bytes = 0;
   for (const layout of layouts) {
@@ -134,8 +143,9 @@ function planScratch(context: KernelContext, layouts: readonly PackedLayout[], r
   }
   const sumsAt = bytes;
   bytes += layouts.length * rows * STRIP_BYTES;
-  context.scratch(bytes);
-  return { prepared, sumsAt, bytes };
+  const decodedAt = bytes;
+  if (rows >= DECODED_FROM_ROWS) bytes += Math.max(...layouts.map(({ panelBytes }) => panelBytes));
+  return { prepared, sumsAt, decodedAt, bytes };
 }
 
 function prepareInputs(
@@ -167,15 +177,17 @@ function multiplyPanel(
   sums: Local,
   rows: number,
 ): void {
-  const { inputs, layout, inputLayout } = factor;
+  const { inputs, multiplied, decoded, inputLayout } = factor;
+  const isDecoded = factor.layout !== multiplied;
+  if (isDecoded) f.call(decoderOf(context, factor.layout), stream, decoded);
   const whole = Math.floor(rows / ROWS);
   const rowsAt = (first: Operand, bytes: number) =>
     typeof first === 'number' ? first * bytes : i32.mul(first, bytes);
   const call = (count: number, first: Operand) => {
-    const product = productOf(context, layout, count, inputLayout);
+    const product = productOf(context, multiplied, count, inputLayout);
     f.call(
       product,
-      stream,
+      isDecoded ? decoded : stream,
       i32.add(inputs, rowsAt(first, inputLayout.rowBytes)),
       i32.add(sums, rowsAt(first, STRIP_BYTES)),
     );
@@ -185,6 +197,12 @@ function multiplyPanel(
     f.loop(row, 0, whole * ROWS, ROWS, () => call(ROWS, row));
   }
   if (rows % ROWS > 0) call(rows % ROWS, whole * ROWS);
+}
+
+function decoderOf(context: KernelContext, layout: PackedLayout): FunctionReference {
+  const { kind, inDim, groupSize, paddedGroup } = layout;
+  const key = `decode_${kind}_${inDim}_${groupSize}_${paddedGroup}`;
+  return context.shared(key, (name) => decodeFunction(name, layout));
 }
 
 function productOf(
@@ -295,7 +313,7 @@ export function emitBatchMatMul(context: KernelContext, step: KernelStep): Kerne
     multiplyPanel(
       context,
       f,
-      { layout, weights: scratch, inputs, inputLayout, columns: n },
+      { layout, multiplied: layout, decoded: scratch, weights: scratch, inputs, inputLayout, columns: n },
       scratch,
       sums,
       m,

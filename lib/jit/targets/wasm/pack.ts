@@ -15,11 +15,12 @@ import { float32Values, unpackInt4, type Weight } from '../../../tensor.js';
 import type { WeightFormat } from '../../graph.js';
 
 export const PANEL = 16;
-/** Inputs that share one scale of the 16-bit activations: the error is 4e-5 of the largest among them. */
-const ACTIVATION_BLOCK = 32;
+/** Inputs that share one scale of the 16-bit activations: the error is 2^-16 of the largest among them. */
+const ACTIVATION_BLOCK = { grouped: 32, whole: 64 };
 const SCALE_BYTES = PANEL * 4;
 
-export type PackedKind = 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
+/** int16: int8 or int4 unpacked for many rows of inputs; never stored. */
+export type PackedKind = 'f32' | 'bf16' | 'f16' | 'int8' | 'int4' | 'int16';
 
 /** Where everything lies in a packed Weight; depends on the format only, so code is made before the bytes come. */
 export interface PackedLayout {
@@ -43,7 +44,14 @@ export interface PackedLayout {
 }
 
 /** Bits of one value by kind. */
-const BITS: Readonly<Record<PackedKind, number>> = { f32: 32, bf16: 16, f16: 16, int8: 8, int4: 4 };
+const BITS: Readonly<Record<PackedKind, number>> = {
+  f32: 32,
+  bf16: 16,
+  f16: 16,
+  int8: 8,
+  int4: 4,
+  int16: 16,
+};
 
 /**
  * Layout of a packed Weight.
@@ -57,7 +65,8 @@ export function layoutOf(format: WeightFormat, transposed: boolean): PackedLayou
   const groupSize = isInteger ? Math.min(groupSizeOf(format), inDim) : inDim;
   const groups = Math.max(1, Math.ceil(inDim / Math.max(1, groupSize)));
   // The int8 kernel reads inputs by 2, the int4 kernel by 8.
-  const block = isInteger ? Math.min(ACTIVATION_BLOCK, roundUp(groupSize, kind === 'int4' ? 8 : 2)) : 0;
+  const largestBlock = groups > 1 ? ACTIVATION_BLOCK.grouped : ACTIVATION_BLOCK.whole;
+  const block = isInteger ? Math.min(largestBlock, roundUp(groupSize, kind === 'int4' ? 8 : 2)) : 0;
   const paddedGroup = isInteger ? roundUp(groupSize, Math.max(1, block)) : groupSize;
   const scaleBytes = isInteger || kind === 'f16' ? SCALE_BYTES : 0;
   const groupBytes = scaleBytes + (paddedGroup * PANEL * BITS[kind]) / 8;
@@ -78,6 +87,16 @@ export function layoutOf(format: WeightFormat, transposed: boolean): PackedLayou
     panelBytes,
     bytes,
   };
+}
+
+/** Layout of a panel unpacked by decode.ts: float32, or int16 in the order of int8 with its scales. */
+export function decodedLayout(layout: PackedLayout): PackedLayout {
+  if (layout.kind === 'f32') return layout;
+  const kind = layout.block === 0 ? 'f32' : 'int16';
+  const scaleBytes = layout.block === 0 ? 0 : layout.scaleBytes;
+  const groupBytes = scaleBytes + (layout.paddedGroup * PANEL * BITS[kind]) / 8;
+  const panelBytes = layout.groups * groupBytes;
+  return { ...layout, kind, scaleBytes, groupBytes, panelBytes, bytes: layout.panels * panelBytes };
 }
 
 /** Integers whose scales run along the inputs cannot be scaled after the sum: those are kept as float32. */
@@ -130,6 +149,9 @@ export function pack(weight: Weight, transposed: boolean, layout: PackedLayout, 
         throw new TypeError(`pack: expected an int4 weight, received ${weight.kind}`);
       packScales(weight, layout, transposed, target);
       packInt4(unpackInt4(weight), source, layout, target);
+      break;
+    case 'int16':
+      throw new TypeError('pack: int16 is made by kernels, not stored');
   }
 }
 

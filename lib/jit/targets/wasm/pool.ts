@@ -35,9 +35,10 @@ export class WorkerPool {
     this.#members = Array.from({ length: threads }, (_, thread) => this.#start(thread));
   }
 
-  /** Threads of a pool unless the caller says otherwise. */
+  /** Threads of a pool unless the caller says otherwise: RT_THREADS, or one a core. */
   static defaultThreads(): number {
-    return Math.min(8, availableParallelism());
+    const wanted = Number(process.env.RT_THREADS);
+    return Number.isInteger(wanted) && wanted > 0 ? wanted : Math.min(8, availableParallelism());
   }
 
   #word(offset: number): number {

@@ -155,8 +155,8 @@ function unrolled(
 
 type FloatKind = 'f32' | 'bf16' | 'f16';
 
-/** Four weights at address + offset as float32. */
-const decoders: Readonly<Record<FloatKind, (address: Operand, offset: number) => Expr>> = {
+/** Four weights at address + offset as float32; of f16 the codes, still to be scaled. */
+export const decoders: Readonly<Record<FloatKind, (address: Operand, offset: number) => Expr>> = {
   f32: (address, offset) => loads.v128(address, offset),
   bf16: (address, offset) => i32x4.shl(loads.u16ToI32x4(address, offset), 16),
   // Sign to bit 31, code to the exponent's lowest five bits; the copies of the sign between them are masked out.
@@ -187,7 +187,7 @@ function integerTile(f: FunctionBuilder, tile: Tile, panel: Local, x: Local, sum
     f.increase(from, layout.scaleBytes);
     countDown(f, blocksLeft, layout.paddedGroup / layout.block, () => {
       for (const each of part) f.set(each, i32x4.splat(0));
-      (layout.kind === 'int8' ? int8Block : int4Block)(f, tile, from, at, part);
+      (layout.kind === 'int4' ? int4Block : pairBlock)(f, tile, from, at, part);
       eachSum(tile, (row, vector, i) => {
         const correction = () =>
           loads.splat32(scales, row * inputs.rowBytes + inputs.sumsAt - inputs.scalesAt);
@@ -222,24 +222,25 @@ function countDown(f: FunctionBuilder, counter: Local, count: number, body: () =
 
 const PAIR_UNROLL = 4;
 
-/** part += dot(eight int8, a pair of activations): 4 channels x 2 inputs an instruction. */
-function int8Block(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part: readonly Local[]): void {
+/** part += dot(eight int8 or int16, a pair of activations): 4 channels x 2 inputs an instruction. */
+function pairBlock(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part: readonly Local[]): void {
   const { layout, rows, vectors, inputs } = tile;
   const pair = f.local('v128', 'pair');
   const weight = f.vectors('weight', vectors);
-  const pairBytes = PANEL * 2;
+  const isWide = layout.kind === 'int16';
+  const pairBytes = PANEL * 2 * (isWide ? 2 : 1);
+  const load = (k: number, vector: number) => {
+    const offset = k * pairBytes + (tile.first + vector) * (pairBytes / PANEL_VECTORS);
+    return isWide ? loads.v128(from, offset) : loads.i8ToI16x8(from, offset);
+  };
   const step = (k: number) => {
     if (k === 0 && rows === 1) touchAhead(f, from, PAIR_UNROLL * pairBytes);
-    if (rows > 1) {
-      for (const vector of range(vectors))
-        f.set(weight[vector]!, loads.i8ToI16x8(from, k * pairBytes + (tile.first + vector) * 8));
-    }
+    if (rows > 1) for (const vector of range(vectors)) f.set(weight[vector]!, load(k, vector));
     for (const row of range(rows)) {
       f.set(pair, loads.splat32(at, row * inputs.rowBytes + k * 4));
       for (const vector of range(vectors)) {
-        const weights =
-          rows > 1 ? weight[vector]! : loads.i8ToI16x8(from, k * pairBytes + (tile.first + vector) * 8);
         const to = part[row * vectors + vector]!;
+        const weights = rows > 1 ? weight[vector]! : load(k, vector);
         f.set(to, i32x4.add(to, i32x4.dot_i16x8_s(weights, pair)));
       }
     }
@@ -253,7 +254,7 @@ function int8Block(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part:
   f.increase(at, rest * 4);
 }
 
-/** As int8Block; 16 bytes are 4 channels x 8 inputs, whose nibbles are taken out one after the other. */
+/** As pairBlock; 16 bytes are 4 channels x 8 inputs, whose nibbles are taken out one after the other. */
 function int4Block(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part: readonly Local[]): void {
   const { layout, rows, vectors, inputs } = tile;
   const words = f.local('v128', 'words');
