@@ -78,7 +78,7 @@ function groupBy(values, keyOf) {
 async function writeReadme() {
   const file = join(root, 'README.md');
   const text = await readFile(file, 'utf8');
-  const block = /(<!-- figures:[^>]*-->\n)[^]*(<!-- \/figures -->)/;
+  const block = /(<!-- figures:[^>]*-->\n)[\s\S]*(<!-- \/figures -->)/;
   if (!block.test(text))
     throw new Error(`${file}: expected the marks <!-- figures: ... --> and <!-- /figures -->`);
   await writeFile(file, text.replace(block, `$1\n${await figures()}\n\n$2`));
