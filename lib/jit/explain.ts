@@ -8,7 +8,7 @@ import type { Step } from './plan.js';
 import type { Program } from './program.js';
 
 export interface ExplainOptions {
-  /** Read bandwidth of this machine, to take shares of; default: measured now by reading 64 MB. */
+  /** Memory bandwidth of this machine, to take shares of; default: measured now by copying 64 MB. */
   readonly bandwidthGBps?: number;
 }
 
@@ -131,7 +131,7 @@ function table(kernels: readonly KernelReport[], bandwidthGBps: number): string 
       .join('  ')
       .trimEnd(),
   );
-  return [...lines, `share: of ${bandwidthGBps.toFixed(1)} GB/s read bandwidth`].join('\n');
+  return [...lines, `share: of ${bandwidthGBps.toFixed(1)} GB/s memory bandwidth`].join('\n');
 }
 
 /** The newest profiled run as a trace: kernels one after another, a loop's kernels inside it. */
@@ -166,8 +166,15 @@ export function traceFile(program: Program): TraceFile {
 
 const sampleBytes = 64e6; // larger than any cache of the machines that this was written on
 
-/** Read bandwidth of one thread: the fastest of three copies, which read and write. */
+let measuredGBps: number | undefined;
+
+/** Bandwidth of one thread: the fastest of three copies, which read and write. Measured once. */
 function measureBandwidthGBps(): number {
+  measuredGBps ??= copyBandwidthGBps();
+  return measuredGBps;
+}
+
+function copyBandwidthGBps(): number {
   const source = new Float64Array(sampleBytes / 8).fill(1);
   const target = new Float64Array(source.length);
   const times = Array.from({ length: 3 }, () => {

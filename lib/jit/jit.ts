@@ -8,18 +8,19 @@
 // all calls with the same shapes, types, tree structure and plain values; anything else compiles anew and is counted.
 
 import type * as tf from '@tensorflow/tfjs-core';
-import { debug } from './debug.js';
+import { captureArgument } from './arguments.js';
+import { debug, debugLevel } from './debug.js';
 import type { ExplainOptions, Explanation, TraceFile } from './explain.js';
 import { explainProgram, traceFile } from './explain.js';
 import { graphText, Program } from './program.js';
 import type { RunOptions } from './target.js';
 import type { TargetName } from './targets.js';
-import { openTarget } from './targets.js';
+import { openTarget, runningTarget } from './targets.js';
 import type { Flat } from './trees.js';
 import { flatten } from './trees.js';
 
 export { type ScanOptions, type ScanResult, type ScanStep, scan } from './scan.js';
-export { closeTarget, type TargetName, targetNames } from './targets.js';
+export { closeTarget, type TargetName, targetMemory, targetNames } from './targets.js';
 export { bind, unbind } from './weights.js';
 
 export interface JitOptions {
@@ -73,7 +74,7 @@ export interface Jitted<Args extends readonly unknown[], Result> {
    * of the measured bandwidth.
    */
   explain(options?: ExplainOptions): Explanation;
-  /** Runs once, timing each kernel. @returns a trace that Perfetto and chrome://tracing open, as an object for JSON */
+  /** Runs once, timing each kernel; donated arguments are used up, the result is disposed. @returns a trace that Perfetto and chrome://tracing open, as an object for JSON */
   profile(...args: Args): Promise<TraceFile>;
   /** Frees the compiled programs; results stay. */
   dispose(): void;
@@ -149,15 +150,29 @@ class Compiled {
     options.signal?.throwIfAborted();
     const flat = flatten(args);
     this.#checkAlive(flat);
-    const program = await this.#program(args, flat);
-    this.#last = program;
-    const tensors = flat.tensors.map(({ tensor, path }) => ({ tensor, donated: this.#isDonated(path) }));
-    return await inTurn(this.#target, () => {
-      const running = program.run(tensors, flat.weights, options);
-      for (const { tensor, path } of flat.tensors)
-        if (this.#isDonated(path)) donatedTensors.set(tensor, `argument ${path} of ${this.#name}`);
-      return running;
-    });
+    const target = runningTarget(this.#target);
+    const tensors = flat.tensors.map(({ tensor, path }) =>
+      captureArgument(tensor, this.#isDonated(path), target),
+    );
+    const profile = options.profile || debugLevel() >= 2;
+    try {
+      const program = await this.#program(args, flat);
+      this.#last = program;
+      return await inTurn(this.#target, async () => {
+        this.#markDonated(flat);
+        const result = await program.run(tensors, flat.weights, { ...options, profile });
+        debug(2, () => `jit ${this.#name}\n${explainProgram(program).text}`);
+        return result;
+      });
+    } finally {
+      for (const { end } of tensors) end();
+    }
+  }
+
+  /** From now on these tensors are used up, and whoever uses them again is told so. */
+  #markDonated(flat: Flat): void {
+    for (const { tensor, path } of flat.tensors)
+      if (this.#isDonated(path)) donatedTensors.set(tensor, `argument ${path} of ${this.#name}`);
   }
 
   #isDonated(path: string): boolean {

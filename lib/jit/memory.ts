@@ -43,7 +43,7 @@ class JitBackend extends tf.KernelBackend {
     if (!entry) return true;
     entry.references = force ? 0 : entry.references - 1;
     if (entry.references > 0) return false;
-    this.entries.delete(dataId);
+    if (entry.readers === 0) this.entries.delete(dataId); // else a call still looks for it here
     releaseUnused(entry);
     return true;
   }
@@ -148,23 +148,28 @@ export function bufferOf(tensor: tf.Tensor, target: Target): TargetBuffer | unde
 
 /** Keeps a buffer from being released while a call reads it. @returns what ends that */
 export function holdBuffer(tensor: tf.Tensor): () => void {
-  const entry = backend?.entries.get(tensor.dataId);
+  const { dataId } = tensor;
+  const entry = backend?.entries.get(dataId);
   if (!entry) return () => {};
   entry.readers += 1;
   return () => {
     entry.readers -= 1;
+    if (entry.references > 0 || entry.readers > 0) return;
+    backend?.entries.delete(dataId);
     releaseUnused(entry);
   };
 }
 
 /**
- * Disposes a donated tensor and hands its buffer over.
+ * Disposes a donated tensor, which the call holds, and hands its buffer over.
  * @returns undefined if someone else still needs the buffer or it is not in this target; then nothing is disposed
  */
 export function takeBuffer(tensor: tf.Tensor, target: Target): TargetBuffer | undefined {
   const entry = backend?.entries.get(tensor.dataId);
-  if (entry?.target !== target || entry.references > 1 || entry.readers > 0) return undefined;
-  entry.readers = 1; // dispose does not release what is being read, and this reader never ends
+  if (entry?.target !== target || entry.references > 1 || entry.readers > 1) return undefined;
+  entry.readers += 1; // dispose does not release what is being read, and this reader never ends
+  const { dataId } = tensor;
   tensor.dispose();
+  backend?.entries.delete(dataId);
   return entry.buffer;
 }

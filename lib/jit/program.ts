@@ -1,27 +1,20 @@
 // lib/jit/program.ts: one compiled program: a function traced for one set of shapes, its plan and code, and what it takes
 // to run it: arguments into buffers, buffers into results.
 
-import type * as tf from '@tensorflow/tfjs-core';
-import { sizeOf } from '../tensor.js';
+import type { Argument } from './arguments.js';
+import { argumentBuffer } from './arguments.js';
 import { bytesText, debug } from './debug.js';
 import type { Graph } from './graph.js';
-import { elementType } from './lower/lowering.js';
-import { adoptBuffer, bufferOf, holdBuffer, takeBuffer } from './memory.js';
+import { adoptBuffer } from './memory.js';
 import { optimize } from './optimize.js';
 import type { Plan, Step } from './plan.js';
-import { elementBytes, planMemory } from './plan.js';
+import { planMemory } from './plan.js';
 import { print } from './print.js';
 import type { BoundWeight, Executable, RunOptions, RunReport, Target, TargetBuffer } from './target.js';
 import type { Traced } from './trace.js';
-import { elementValues, traceFunction } from './trace.js';
+import { traceFunction } from './trace.js';
 import type { Flat } from './trees.js';
 import { boundWeight, weightUses } from './weights.js';
-
-/** A tensor argument: what it is, and whether its memory may be handed on. */
-export interface TensorArgument {
-  readonly tensor: tf.Tensor;
-  readonly donated: boolean;
-}
 
 export interface CompileOptions {
   readonly fuse: boolean;
@@ -61,12 +54,18 @@ export class Program {
   readonly executable: Executable;
   /** Of the newest run. */
   lastRun: RunReport | undefined;
-  readonly #traced: Traced;
+  readonly #result: Traced['result']; // not all of what was traced: that holds its constants
   readonly #target: Target;
   #captured: (BoundWeight | undefined)[] = [];
 
-  private constructor(traced: Traced, plan: Plan, executable: Executable, target: Target, compileMs: number) {
-    this.#traced = traced;
+  private constructor(
+    result: Traced['result'],
+    plan: Plan,
+    executable: Executable,
+    target: Target,
+    compileMs: number,
+  ) {
+    this.#result = result;
     this.plan = plan;
     this.executable = executable;
     this.#target = target;
@@ -96,7 +95,7 @@ export class Program {
       return `jit: ${countKernels(plan.steps)} kernels for ${target.name}, ${planned}, ${compileMs.toFixed(1)} ms`;
     });
     debug(4, () => executable.listing());
-    return new Program(traced, plan, executable, target, compileMs);
+    return new Program(traced.result, plan, executable, target, compileMs);
   }
 
   /** Kernels of the plan, those of loops counted once. */
@@ -108,57 +107,36 @@ export class Program {
    * Runs the program.
    * @param args one a graph input, in order; donated ones are disposed
    */
-  async run(
-    args: readonly TensorArgument[],
-    weights: Flat['weights'],
-    options: RunOptions,
-  ): Promise<unknown> {
-    const endings: (() => void)[] = [];
-    const inputs = args.map((argument, i) => this.#inputBuffer(argument, i, endings));
-    const outputs = this.plan.outputs.map(({ bytes, alias }) => {
-      return alias === null ? this.#target.allocate(bytes) : inputs[alias]!.buffer;
-    });
-    const kept = new Set(outputs);
-    let failed = true;
+  async run(args: readonly Argument[], weights: Flat['weights'], options: RunOptions): Promise<unknown> {
+    const target = this.#target;
+    const owned = new Set<TargetBuffer>(); // of this call: handed on as results, or released
     try {
-      const buffers = inputs.map(({ buffer }) => buffer);
-      this.lastRun = await this.executable.run(buffers, this.#weights(weights), outputs, options);
-      failed = false;
+      const handles = this.#weights(weights);
+      const inputs = args.map((argument) => {
+        const { buffer, own } = argumentBuffer(argument, target);
+        if (own) owned.add(buffer);
+        return buffer;
+      });
+      const outputs = this.plan.outputs.map(({ bytes, alias }) => {
+        const buffer = alias === null ? target.allocate(bytes) : inputs[alias]!;
+        owned.add(buffer);
+        return buffer;
+      });
+      this.lastRun = await this.executable.run(inputs, handles, outputs, options);
       const tensors = outputs.map((buffer, i) => {
         const { dtype, shape } = this.plan.outputs[i]!;
-        return adoptBuffer(this.#target, buffer, dtype, shape);
+        owned.delete(buffer);
+        return adoptBuffer(target, buffer, dtype, shape);
       });
-      return this.#traced.result(
-        tensors,
-        weights.map(({ weight }) => weight),
-      );
+      const given = weights.map(({ weight }) => weight);
+      return this.#result(tensors, given);
     } finally {
-      for (const end of endings) end();
-      for (const { buffer, own } of inputs) if (own && !kept.has(buffer)) this.#target.release(buffer);
-      if (failed) for (const buffer of kept) this.#target.release(buffer);
+      for (const buffer of owned) target.release(buffer);
     }
   }
 
   dispose(): void {
     this.executable.dispose();
-  }
-
-  /** A buffer for one argument. `own`: it belongs to this call, which has to release it or hand it on. */
-  #inputBuffer(
-    { tensor, donated }: TensorArgument,
-    index: number,
-    endings: (() => void)[],
-  ): { buffer: TargetBuffer; own: boolean } {
-    const taken = donated ? takeBuffer(tensor, this.#target) : undefined;
-    if (taken) return { buffer: taken, own: true };
-    const resident = bufferOf(tensor, this.#target);
-    if (resident && !donated) {
-      endings.push(holdBuffer(tensor));
-      return { buffer: resident, own: false };
-    }
-    const buffer = uploadedBuffer(tensor, this.#target, this.plan.inputBytes[index]!, donated);
-    if (donated && !tensor.isDisposed) tensor.dispose();
-    return buffer;
   }
 
   /** One handle a WeightSlot: those of the arguments come first, in their order. */
@@ -176,36 +154,6 @@ export class Program {
     return this.#knownUses;
   }
   #knownUses: ReturnType<typeof weightUses> | undefined;
-}
-
-// A copy of a small tensor costs less than finding the old one; a large one is kept as long as tfjs keeps its data.
-const keptFromBytes = 65536;
-const uploads = new WeakMap<Target, WeakMap<object, TargetBuffer>>();
-const unreachable = new FinalizationRegistry<{ target: Target; buffer: TargetBuffer }>(
-  ({ target, buffer }) => {
-    target.release(buffer);
-  },
-);
-
-/** A tensor of an eager backend in the target's memory: copied once if it is large, else anew for each call. */
-function uploadedBuffer(
-  tensor: tf.Tensor,
-  target: Target,
-  bytes: number,
-  donated: boolean,
-): { buffer: TargetBuffer; own: boolean } {
-  const isKept = !donated && bytes >= keptFromBytes;
-  const known = uploads.get(target) ?? new WeakMap<object, TargetBuffer>();
-  uploads.set(target, known);
-  const found = isKept ? known.get(tensor.dataId) : undefined;
-  if (found) return { buffer: found, own: false };
-  const buffer = target.allocate(sizeOf(tensor.shape) * elementBytes);
-  target.write(buffer, elementValues(tensor.dataSync(), elementType(tensor.dtype)));
-  if (isKept) {
-    known.set(tensor.dataId, buffer);
-    unreachable.register(tensor.dataId, { target, buffer });
-  }
-  return { buffer, own: !isKept };
 }
 
 function countKernels(steps: readonly Step[]): number {

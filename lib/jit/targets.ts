@@ -14,20 +14,37 @@ const makers: Readonly<Record<TargetName, () => Promise<Target>>> = {
 };
 
 const opened = new Map<TargetName, Promise<Target>>();
+const running = new Map<TargetName, Target>();
 
 /** The target of that name. @throws RangeError for an unknown name (lists them) */
 export function openTarget(name: TargetName): Promise<Target> {
   const make = makers[name];
   if (!make)
     throw new RangeError(`target: expected one of ${targetNames.join(', ')}, received ${String(name)}`);
-  const target = opened.get(name) ?? make();
+  const target = opened.get(name) ?? make().then((made) => remember(name, made));
   opened.set(name, target);
   return target;
+}
+
+function remember(name: TargetName, target: Target): Target {
+  running.set(name, target);
+  return target;
+}
+
+/** The target of that name, if it is open by now. */
+export function runningTarget(name: TargetName): Target | undefined {
+  return running.get(name);
+}
+
+/** Bytes that a target holds now; all 0 if it was never used. */
+export function targetMemory(name: TargetName): ReturnType<Target['memory']> {
+  return running.get(name)?.memory() ?? { weightBytes: 0, bufferBytes: 0, arenaBytes: 0 };
 }
 
 /** Ends a target's workers and frees its memory, if it was opened. */
 export async function closeTarget(name: TargetName): Promise<void> {
   const target = opened.get(name);
   opened.delete(name);
+  running.delete(name);
   await (await target)?.dispose();
 }

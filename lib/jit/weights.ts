@@ -1,13 +1,18 @@
 // lib/jit/weights.ts: Weights in targets. Each is bound once and found again by identity; who binds a whole tree ahead
 // frees the source as it goes.
 
+import type * as tf from '@tensorflow/tfjs-core';
 import type { ParamTree, Weight } from '../tensor.js';
 import { weightEntries } from '../tensor.js';
 import type { Graph, Node } from './graph.js';
+import { elementType } from './lower/lowering.js';
+import { adoptBuffer, bufferOf } from './memory.js';
+import { elementBytes } from './plan.js';
 import type { BoundWeight, Target, WeightUse } from './target.js';
 import type { TargetName } from './targets.js';
 import { openTarget } from './targets.js';
-import { describeWeight } from './trees.js';
+import { elementValues } from './trace.js';
+import { describeWeight, flatten, mapTree } from './trees.js';
 
 const bound = new WeakMap<Target, WeakMap<Weight, BoundWeight>>();
 const unused = new FinalizationRegistry<{ target: Target; weight: BoundWeight }>(({ target, weight }) => {
@@ -27,37 +32,36 @@ export function boundWeight(target: Target, weight: Weight, use: WeightUse): Bou
 }
 
 /**
- * Moves the Weights of a tree into a target, one after another, each freed here as soon as it is there.
- * @param params their bytes can no longer be read afterwards; compiled functions take the same tree as before
- * @returns bytes that the Weights take in the target
+ * Moves a tree of parameters into a target, leaf after leaf, each freed here as soon as it is there.
+ * @param params Weights and tensors; neither can be read here afterwards
+ * @returns the tree to call compiled functions with: the same Weights, and tensors that lie in the target
  * @throws RangeError if they do not fit (says what would)
  */
-export async function bind(params: ParamTree, targetName: TargetName): Promise<number> {
+export async function bind<Tree>(params: Tree, targetName: TargetName = 'wasm'): Promise<Tree> {
   const target = await openTarget(targetName);
-  const handles = new Set<BoundWeight>();
-  const all = [...weightEntries(params)].map(([path, weight]) => ({ weight, use: useByName(path) }));
-  target.checkFit?.(all.filter(({ weight }, i) => isFirstUnbound(target, weight, i, all)));
-  for (const { weight, use } of all) {
-    const { path } = use;
-    handles.add(boundWeight(target, weight, use));
+  const { tensors, weights } = flatten(params);
+  for (const { weight, path } of weights) {
+    const outputAxis = path.split('.').at(-1) === 'embedding' ? 0 : 1;
+    boundWeight(target, weight, { path, outputAxis });
     freeSource(weight, path, targetName);
     await new Promise((resolve) => setImmediate(resolve)); // other work, and the collector, get their turn
   }
-  return [...handles].reduce((total, handle) => total + handle.bytes, 0);
+  const moved = new Map<tf.Tensor, tf.Tensor>();
+  for (const { tensor } of tensors) if (!moved.has(tensor)) moved.set(tensor, moveTensor(tensor, target));
+  const keep = (leaf: unknown): unknown => leaf;
+  return mapTree(params, { tensor: (tensor) => moved.get(tensor), weight: keep, plain: keep }) as Tree;
 }
 
-function useByName(path: string): WeightUse {
-  return { path, outputAxis: path.split('.').at(-1) === 'embedding' ? 0 : 1 };
-}
-
-/** True for a Weight that has yet to be bound, the first time that it is listed. */
-function isFirstUnbound(
-  target: Target,
-  weight: Weight,
-  at: number,
-  all: readonly { readonly weight: Weight }[],
-): boolean {
-  return !bound.get(target)?.has(weight) && all.findIndex((each) => each.weight === weight) === at;
+/** A tensor's values in the target's memory; the tensor itself is disposed. */
+function moveTensor(tensor: tf.Tensor, target: Target): tf.Tensor {
+  if (bufferOf(tensor, target)) return tensor;
+  const dtype = elementType(tensor.dtype);
+  const values = elementValues(tensor.dataSync(), dtype);
+  const buffer = target.allocate(values.length * elementBytes);
+  target.write(buffer, values);
+  const { shape } = tensor;
+  tensor.dispose();
+  return adoptBuffer(target, buffer, dtype, shape);
 }
 
 /** Releases the Weights of a tree from a target, ahead of the garbage collector. */

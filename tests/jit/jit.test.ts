@@ -1,7 +1,7 @@
 // The compiled function as its caller sees it: keys, trees, donation, memory, errors.
 import * as tf from '@tensorflow/tfjs-core';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { bind, jit } from '../../lib/jit/jit.js';
+import { bind, jit, targetMemory } from '../../lib/jit/jit.js';
 import { embed, linear, unembed, vector } from '../../lib/ops.js';
 import { floatWeight } from '../../lib/tensor.js';
 import { agrees, expectClose, numbers, defaultTarget as target } from './agree.js';
@@ -103,12 +103,27 @@ describe('weights', () => {
   test('bound ahead: the source is freed, the same tree is the argument', async () => {
     const bound = params();
     const expected = fn(params(), tf.tensor1d([1], 'int32'));
-    expect(await bind(bound, target)).toBeGreaterThanOrEqual(4 * (20 + 12 + 3));
+    const before = targetMemory(target).weightBytes;
+    expect(await bind(bound, target)).toEqual(bound);
+    expect(targetMemory(target).weightBytes).toBeGreaterThanOrEqual(before + 4 * (20 + 12 + 3));
     expect(() => bound.kernel.bytes).toThrow(/kernel.*moved into the target/);
     const f = jit(fn, { target });
     const result = await f(bound, tf.tensor1d([1], 'int32'));
     expectClose(Array.from(await result.logits.data()), Array.from(expected.logits.dataSync()));
     expect(f.compilations).toBe(1);
+  });
+
+  test('tensors are bound too, and freed here', async () => {
+    const [w, b] = [numbers([4, 3]), numbers([3], 2)];
+    const expected = tf.add(tf.matMul(tf.ones([1, 4]), w), b);
+    const bound = await bind({ w, b }, target);
+    expect([w.isDisposed, b.isDisposed]).toEqual([true, true]);
+    const f = jit((p: typeof bound, x: tf.Tensor) => tf.add(tf.matMul(x, p.w), p.b), { target });
+    for (let i = 0; i < 2; i++)
+      expectClose(
+        Array.from(await (await f(bound, tf.ones([1, 4]))).data()),
+        Array.from(expected.dataSync()),
+      );
   });
 
   test('their bytes cannot be read while tracing', async () => {
@@ -160,6 +175,24 @@ describe('memory', () => {
     await expect(f(second, y)).rejects.toThrow(/donated/);
     await expect(f(third, third.c)).rejects.toThrow(/donated but is also argument/);
     expect(() => second.c.dataSync()).toThrow(/disposed/);
+  });
+
+  test('an argument may be disposed as soon as the call was made', async () => {
+    const f = jit((x: tf.Tensor, y: tf.Tensor) => tf.add(x, y), { target });
+    const resident = await f(tf.ones([2]), tf.ones([2]));
+    const x = tf.fill([2], 5);
+    const running = f(x, resident);
+    tf.dispose([x, resident]);
+    expect(Array.from(await (await running).data())).toEqual([7, 7]);
+  });
+
+  test('large arguments are copied into the target once', async () => {
+    const f = jit((x: tf.Tensor) => tf.sum(x), { target });
+    const large = tf.ones([200, 100]);
+    tf.dispose(await f(large));
+    const held = targetMemory(target).bufferBytes;
+    for (let i = 0; i < 3; i++) tf.dispose(await f(large));
+    expect(targetMemory(target).bufferBytes).toBe(held);
   });
 
   test('a disposed argument is refused by its path', async () => {
