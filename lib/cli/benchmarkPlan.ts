@@ -89,7 +89,8 @@ async function readSettings(file: string): Promise<Settings> {
   }
 }
 
-function parseConfiguration(name: string): PlannedConfiguration {
+/** 'eager-cached-int8' -> its parts. @throws RangeError that says which names there are */
+export function parseConfiguration(name: string): PlannedConfiguration {
   const [, target, cache, weights] = /^([a-z]+)-(cached|uncached)-(.+)$/.exec(name) ?? [];
   if (isOneOf(TARGET_CHOICES, target) && isOneOf(schemeNames, weights)) {
     return { label: name, target, cache: cache === 'cached', weights };
