@@ -95,15 +95,19 @@ export function memoryFigure(runs: readonly Run[], { missing = [] }: BarOptions 
         marker: { color },
         hovertemplate: `%{x}, ${name}: %{y:.4g} ${unit.name}<extra></extra>`,
       })),
-      {
-        type: 'scatter',
-        mode: 'markers',
-        name: 'whole process (peak resident size)',
-        x,
-        y: resident.map((value) => value ?? null),
-        marker: { symbol: 'diamond-open', size: 11, color: '#333333', line: { width: 2 } },
-        hovertemplate: `%{x}, whole process: %{y:.4g} ${unit.name}<extra></extra>`,
-      },
+      ...(resident.some((value) => value)
+        ? [
+            {
+              type: 'scatter',
+              mode: 'markers',
+              name: 'whole process (peak resident size)',
+              x,
+              y: resident.map((value) => value ?? null),
+              marker: { symbol: 'diamond-open', size: 11, color: '#333333', line: { width: 2 } },
+              hovertemplate: `%{x}, whole process: %{y:.4g} ${unit.name}<extra></extra>`,
+            },
+          ]
+        : []),
     ],
     layout: barLayout('Memory', `Number: sum of the parts. ${describeRuns(runs)}`, unit.name, columns, {
       top: largest / unit.bytes,
