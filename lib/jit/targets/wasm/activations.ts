@@ -4,20 +4,12 @@
 // Every thread prepares all inputs for itself: that costs less than waiting for one that does it for all.
 
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
-import {
-  type Expr,
-  f32,
-  f32x4,
-  i16x8,
-  i32,
-  i32x4,
-  loads,
-  select,
-  storeLow64,
-  stores,
-} from './instructions.js';
+import { loads, storeLow64, stores } from './memory.js';
+import type { Expr } from './nodes.js';
 import { HALF_PRESCALE_LOG2, type PackedLayout } from './pack.js';
 import type { InputLayout } from './products.js';
+import { f32, i32, select } from './scalars.js';
+import { f32x4, i16x8, i32x4 } from './vectors.js';
 
 const LARGEST = 32767;
 

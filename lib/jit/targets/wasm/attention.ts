@@ -8,20 +8,12 @@ import type { KernelStep } from '../../plan.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import { addStrides, unravel } from './elementwise.js';
-import {
-  constant,
-  type Expr,
-  f32,
-  f32x4,
-  i8x16,
-  i32,
-  loads,
-  type Operand,
-  select,
-  stores,
-} from './instructions.js';
+import { loads, stores } from './memory.js';
+import { constant, type Expr, type Operand } from './nodes.js';
 import { acrossLanes, mapRow, maskTail } from './rows.js';
+import { f32, i32, select } from './scalars.js';
 import { storeLanes } from './strips.js';
+import { f32x4, i8x16 } from './vectors.js';
 
 /** Keys and values of one head: row-major [capacity, dim], position p in slot p % capacity. */
 interface Head {
@@ -83,12 +75,8 @@ export function emitCachedAttention(context: KernelContext, step: KernelStep): K
     const isReal = i32.lt_s(token, loads.i32(i32.add(counts, i32.shl(row, 2))));
     f.when(isReal, attend, () => mapRow(f, result, keyDim, () => f32x4.splat(0)));
   });
-  const seen = batch * kvHeads * capacity * keyDim;
-  return context.finish(f, {
-    units: batch * heads * query,
-    flops: 4 * batch * heads * query * capacity * keyDim,
-    bytes: (2 * seen + 2 * batch * heads * query * keyDim) * 4,
-  });
+  const _seen = batch * kvHeads * capacity * keyDim;
+  return context.finish(f, batch * heads * query);
 }
 
 export function emitAttention(context: KernelContext, step: KernelStep): Kernel {
@@ -128,11 +116,7 @@ export function emitAttention(context: KernelContext, step: KernelStep): Kernel 
     });
   });
   const rows = sizeOf(leading) * query;
-  return context.finish(f, {
-    units: rows,
-    flops: 2 * rows * slots * (keyDim + valueDim),
-    bytes: [...node.inputs, ...node.outputs].reduce((sum, { shape }) => sum + sizeOf(shape) * 4, 0),
-  });
+  return context.finish(f, rows);
 }
 
 function attendHead(context: KernelContext, f: FunctionBuilder, head: Head): void {

@@ -6,13 +6,13 @@ import {
   constant,
   type Expr,
   type Immediate,
-  i32,
   makeExpr,
   makeNode,
   type Node,
   type Operand,
   type ValueType,
-} from './instructions.js';
+} from './nodes.js';
+import { i32 } from './scalars.js';
 
 /** A local variable or parameter; used as an expression it is its value. */
 export interface Local extends Expr {

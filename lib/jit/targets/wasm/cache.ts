@@ -4,8 +4,11 @@ import type { StructuredNode } from '../../graph.js';
 import type { KernelStep } from '../../plan.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
-import { type Expr, f32, f32x4, i32, loads, select, stores } from './instructions.js';
+import { loads, stores } from './memory.js';
+import type { Expr } from './nodes.js';
 import { mapRow } from './rows.js';
+import { f32, i32, select } from './scalars.js';
+import { f32x4 } from './vectors.js';
 
 /** One unit: one token, whose cosines and sines all heads share. Source: Su et al. 2021, arXiv:2104.09864. */
 export function emitRotary(context: KernelContext, step: KernelStep): Kernel {
@@ -40,8 +43,8 @@ export function emitRotary(context: KernelContext, step: KernelStep): Kernel {
       (layout === 'halves' ? rotateHalves : rotatePairs)(f, { from, to, cosines, sines, half });
     });
   });
-  const size = batch * heads * query * headDim;
-  return context.finish(f, { units: batch * query, flops: 3 * size, bytes: 8 * size });
+  const _size = batch * heads * query * headDim;
+  return context.finish(f, batch * query);
 }
 
 interface Rotation {
@@ -108,9 +111,5 @@ export function emitCacheAppend(context: KernelContext, step: KernelStep): Kerne
       mapRow(f, f.let('target', target), headDim, (at) => loads.v128(i32.add(from, at)));
     });
   });
-  return context.finish(f, {
-    units: batch * kvHeads,
-    flops: 0,
-    bytes: batch * kvHeads * query * headDim * 8,
-  });
+  return context.finish(f, batch * kvHeads);
 }

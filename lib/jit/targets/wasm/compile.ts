@@ -2,9 +2,9 @@
 // Pure: no memory, no threads; run.ts has those.
 
 import type { ElementValues } from '../../graph.js';
-import type { Plan } from '../../plan.js';
+import type { Plan, Step } from '../../plan.js';
 import { GLOBALS, KernelContext, type TableEntry } from './context.js';
-import { DriverBuilder, type StepWork } from './driver.js';
+import { DriverBuilder, workOf } from './driver.js';
 import { ModuleBuilder } from './encoder.js';
 
 /** Most bytes that a WebAssembly memory of 32-bit addresses holds. */
@@ -20,8 +20,10 @@ export interface CompiledProgram {
   readonly dataBytes: number;
   readonly arenaBytes: number;
   readonly scratchBytes: number;
-  /** Flops and bytes by step. */
-  readonly work: readonly StepWork[];
+  /** Steps of the plan, a Scan's own after it. */
+  readonly steps: number;
+  /** Floating-point operations and half bytes of a run, all rounds. */
+  readonly work: number;
 }
 
 export function compilePlan(plan: Plan): CompiledProgram {
@@ -40,6 +42,15 @@ export function compilePlan(plan: Plan): CompiledProgram {
     dataBytes: context.dataBytes,
     arenaBytes: plan.arenaBytes,
     scratchBytes: context.scratchBytes,
-    work: driver.work,
+    steps: driver.steps,
+    work: totalWork(plan.steps, plan),
   };
+}
+
+function totalWork(steps: readonly Step[], plan: Plan): number {
+  return steps.reduce((sum, step) => {
+    const work =
+      step.kind === 'scan' ? step.node.attrs.length * totalWork(step.steps, plan) : workOf(step, plan.graph);
+    return sum + work;
+  }, 0);
 }

@@ -13,20 +13,19 @@ import {
   type Local,
 } from './builder.js';
 import type { ModuleBuilder } from './encoder.js';
-import { type Expr, i32, loads, makeNode, type Node } from './instructions.js';
 import { fastMath, type MathCall } from './math.js';
 import { preciseMath } from './math64.js';
+import { loads } from './memory.js';
+import { type Expr, makeNode, type Node } from './nodes.js';
+import { i32 } from './scalars.js';
 
 /** A Weight in memory as a kernel wants it: in panels, of [in, out] or [out, in], or whole as float32. */
 export type WeightForm = 'straight' | 'transposed' | 'whole';
 
-/** A kernel's function and its work. */
+/** A kernel: code(begin, end) does the units of work begin to end - 1. */
 export interface Kernel {
   readonly code: FunctionReference;
   readonly units: number;
-  readonly flops: number;
-  /** Bytes that it must read and write, each once. */
-  readonly bytes: number;
 }
 
 /** One address of the table that a run fills in. */
@@ -53,6 +52,7 @@ export class KernelContext {
   scratchBytes = 0;
   /** What the table of addresses holds. */
   readonly table: TableEntry[] = [];
+  private readonly entryPlaces = new Map<string, number>();
   /** Constant values and their offsets in the program's data. */
   readonly constants: { readonly values: ElementValues; readonly offset: number }[] = [];
   dataBytes = 0;
@@ -79,9 +79,9 @@ export class KernelContext {
   };
 
   private entry(wanted: TableEntry): Expr {
-    const key = JSON.stringify(wanted);
-    const found = this.table.findIndex((entry) => JSON.stringify(entry) === key);
-    const at = found >= 0 ? found : this.table.push(wanted) - 1;
+    const key = `${wanted.kind} ${wanted.index} ${wanted.kind === 'weight' ? wanted.form : ''}`;
+    const at = this.entryPlaces.get(key) ?? this.table.push(wanted) - 1;
+    this.entryPlaces.set(key, at);
     return loads.i32(globalValue('table'), at * 4);
   }
 
@@ -102,8 +102,8 @@ export class KernelContext {
     return { f, begin: f.param('i32', 'begin'), end: f.param('i32', 'end') };
   }
 
-  finish(f: FunctionBuilder, work: Omit<Kernel, 'code'>): Kernel {
-    return { code: this.module.add(f.finish()), ...work };
+  finish(f: FunctionBuilder, units: number): Kernel {
+    return { code: this.module.add(f.finish()), units };
   }
 
   /** A function that several kernels call, made once for a key. */

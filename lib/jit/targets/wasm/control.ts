@@ -4,7 +4,9 @@
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
 import { globalValue } from './context.js';
 import type { Heap } from './heap.js';
-import { atomics, constant, type Expr, i32, makeNode } from './instructions.js';
+import { atomics } from './memory.js';
+import { constant, type Expr, makeNode } from './nodes.js';
+import { i32 } from './scalars.js';
 
 const LINE = 64;
 /** Addresses. Programs run one at a time, so that they share the words. */

@@ -3,9 +3,11 @@
 // anew for every four of them would cost more than the larger panel.
 
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
-import { f32x4, i16x8, i32, loads, stores, v128 } from './instructions.js';
+import { loads, stores } from './memory.js';
 import { decodedLayout, HALF_PRESCALE_LOG2, PANEL, type PackedLayout } from './pack.js';
 import { decoders } from './products.js';
+import { i32 } from './scalars.js';
+import { f32x4, i16x8, v128 } from './vectors.js';
 
 const VECTORS = PANEL / 4;
 const vectors = Array.from({ length: VECTORS }, (_, i) => i);

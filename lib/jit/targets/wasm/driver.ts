@@ -2,32 +2,18 @@
 // with the threads meeting where hazards.ts says so. No step returns to JavaScript.
 
 import { sizeOf } from '../../../tensor.js';
+import { costOf } from '../../cost.js';
 import type { CopyStep, KernelStep, Place, Plan, ScanStep, Step } from '../../plan.js';
 import { elementBytes } from '../../plan.js';
 import { callExpr, FunctionBuilder, type FunctionReference, type Local } from './builder.js';
 import { globalValue, type Kernel, type KernelContext } from './context.js';
 import { barrierFunction, PROFILE_AT, PROFILE_STEPS } from './control.js';
 import { type Access, Hazards, type Range } from './hazards.js';
-import {
-  constant,
-  copyMemory,
-  type Expr,
-  f64,
-  fillMemory,
-  i32,
-  loads,
-  select,
-  stores,
-} from './instructions.js';
 import { emitStep } from './kernels.js';
+import { copyMemory, fillMemory, loads, stores } from './memory.js';
+import { constant, type Expr } from './nodes.js';
 import { RoundTurns } from './rounds.js';
-
-/** What is known of a step when its code is made; in the plan's order, a Scan's own steps after it. */
-export interface StepWork {
-  readonly name: string;
-  readonly flops: number;
-  readonly bytes: number;
-}
+import { f64, i32, select } from './scalars.js';
 
 /** A kernel below this, in flops and half bytes, is done whole by every thread: about a microsecond. */
 const SPLIT_FROM = 16_000;
@@ -35,7 +21,8 @@ const SPLIT_FROM = 16_000;
 const SPLIT_COPY_BYTES = 1 << 16;
 
 export class DriverBuilder {
-  readonly work: StepWork[] = [];
+  /** Steps of the plan, a Scan's own after it. */
+  steps = 0;
   private readonly kernels = new Map<Step, Kernel>();
   private readonly barrier: FunctionReference;
 
@@ -50,21 +37,16 @@ export class DriverBuilder {
 
   private emitKernels(steps: readonly Step[]): void {
     for (const step of steps) {
+      this.steps++;
       if (step.kind === 'scan') {
-        this.work.push({ name: 'Scan', flops: 0, bytes: 0 });
         this.emitKernels(step.steps);
         for (const copy of step.carries) this.emitKernel(copy);
-        continue;
-      }
-      const { flops, bytes } = this.emitKernel(step);
-      this.work.push({ name: step.kind === 'copy' ? 'Copy' : step.node.op, flops, bytes });
+      } else this.emitKernel(step);
     }
   }
 
-  private emitKernel(step: KernelStep | CopyStep): Kernel {
-    const kernel = emitStep(this.context, step, this.plan.weights);
-    this.kernels.set(step, kernel);
-    return kernel;
+  private emitKernel(step: KernelStep | CopyStep): void {
+    this.kernels.set(step, emitStep(this.context, step, this.plan.weights));
   }
 
   /** Adds the exported function `name`; profiled, it measures each step and the threads meet after each. */
@@ -73,6 +55,7 @@ export class DriverBuilder {
     const driver = new DriverFunction(
       f,
       this.context,
+      this.plan,
       this.barrier,
       this.kernels,
       profiled ? this.clock : undefined,
@@ -92,6 +75,7 @@ class DriverFunction {
   constructor(
     private readonly f: FunctionBuilder,
     private readonly context: KernelContext,
+    private readonly plan: Plan,
     private readonly barrier: FunctionReference,
     private readonly kernels: ReadonlyMap<Step, Kernel>,
     private readonly clock: FunctionReference | undefined,
@@ -121,7 +105,7 @@ class DriverFunction {
   private kernel(step: KernelStep | CopyStep): void {
     const kernel = this.kernels.get(step)!;
     if (kernel.units === 0) return;
-    const split = isSplit(step, kernel);
+    const split = isSplit(step, kernel, this.plan);
     this.meetIfNeeded({ ...rangesOf(step), split });
     if (!split) {
       this.f.call(kernel.code, 0, kernel.units);
@@ -223,10 +207,17 @@ class DriverFunction {
   }
 }
 
-function isSplit(step: KernelStep | CopyStep, { units, flops, bytes }: Kernel): boolean {
+function isSplit(step: KernelStep | CopyStep, { units }: Kernel, { graph }: Plan): boolean {
   // Adding twice is not adding once.
   if (step.kind === 'kernel' && step.node.op === 'ScatterNd') return true;
-  return units > 1 && flops + bytes / 2 >= SPLIT_FROM;
+  return units > 1 && workOf(step, graph) >= SPLIT_FROM;
+}
+
+/** Size of a step: floating-point operations and half its bytes. */
+export function workOf(step: KernelStep | CopyStep, graph: Plan['graph']): number {
+  const { flops, bytes } =
+    step.kind === 'copy' ? { flops: 0, bytes: 2 * step.bytes } : costOf(step.node, graph);
+  return flops + bytes / 2;
 }
 
 /** What a step reads and writes. */

@@ -8,7 +8,8 @@ import { stridesOf } from '../../graph.js';
 import type { KernelStep } from '../../plan.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
-import { type Expr, i32, select } from './instructions.js';
+import type { Expr } from './nodes.js';
+import { i32, select } from './scalars.js';
 import { emitStrip } from './strips.js';
 
 /** Longest strip of a unit, in elements: enough to hide the start of a unit, few enough to share between threads. */
@@ -39,13 +40,9 @@ export function emitElementwise(context: KernelContext, step: KernelStep): Kerne
     const operands = inputs.map((pointer, i) => ({ pointer, stride: strides[i + 1]!.at(-1)! }));
     emitStrip(context, f, program, operands, out, count);
   });
-  const flops = size * program.filter(({ op }) => op !== 'Input' && op !== 'Literal').length;
-  const read = step.node.inputs.reduce((sum, input) => sum + Math.min(sizeOf(input.shape), size), 0);
-  return context.finish(f, {
-    units: size === 0 ? 0 : sizeOf(outer) * chunks,
-    flops,
-    bytes: (size + read) * 4,
-  });
+  const _flops = size * program.filter(({ op }) => op !== 'Input' && op !== 'Literal').length;
+  const _read = step.node.inputs.reduce((sum, input) => sum + Math.min(sizeOf(input.shape), size), 0);
+  return context.finish(f, size === 0 ? 0 : sizeOf(outer) * chunks);
 }
 
 /** Moves the pointers to the unit's part of a long strip; gives the part's length. */

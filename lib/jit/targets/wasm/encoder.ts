@@ -3,7 +3,7 @@
 // the threads proposal.
 
 import type { FunctionCode, FunctionReference } from './builder.js';
-import { type Immediate, type Node, unsigned, type ValueType } from './instructions.js';
+import { type Immediate, type Node, unsigned, type ValueType } from './nodes.js';
 
 const TYPE_CODES: Readonly<Record<ValueType, number>> = {
   i32: 0x7f,
@@ -80,7 +80,14 @@ export class ModuleBuilder {
       section(7, [...exported, ...globalExports]),
       section(10, this.functions.map(functionBody)),
     ];
-    return Uint8Array.from([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, ...sections.flat()]);
+    const all = [[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0], ...sections];
+    const bytes = new Uint8Array(all.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const each of all) {
+      bytes.set(each, at);
+      at += each.length;
+    }
+    return bytes;
   }
 
   /** The functions as text, for snapshots and RT_DEBUG=4. */
@@ -135,7 +142,7 @@ function functionBody({ locals, body }: FunctionCode): number[] {
 
 function encodeNode(node: Node, out: number[]): void {
   for (const operand of node.operands) encodeNode(operand, out);
-  out.push(...node.code);
+  for (const byte of node.code) out.push(byte);
   for (const immediate of node.immediates) encodeImmediate(immediate, out);
 }
 

@@ -11,10 +11,13 @@ import type { FunctionBuilder, FunctionReference, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import { decodeFunction } from './decode.js';
 import { addStrides, mergeAxes, unravel } from './elementwise.js';
-import { type Expr, i32, loads, type Operand, select, stores, v128 } from './instructions.js';
+import { loads, stores } from './memory.js';
+import type { Expr, Operand } from './nodes.js';
 import { decodedLayout, layoutOf, PANEL, type PackedLayout } from './pack.js';
 import { type InputLayout, productFunction, ROWS } from './products.js';
+import { i32, select } from './scalars.js';
 import { emitStrip } from './strips.js';
+import { v128 } from './vectors.js';
 
 const STRIP_BYTES = PANEL * 4;
 /** From so many rows on, a panel is unpacked once instead of once for every four rows. */
@@ -79,16 +82,12 @@ export function emitLinear(
     });
     firstUnit += panels;
   });
-  const macs = factors.reduce((sum, { columns }) => sum + columns * inDim * rows, 0);
-  const weightBytes = factors.reduce(
+  const _macs = factors.reduce((sum, { columns }) => sum + columns * inDim * rows, 0);
+  const _weightBytes = factors.reduce(
     (sum, { layout, columns }) => sum + (layout.bytes * columns) / layout.outDim,
     0,
   );
-  return context.finish(f, {
-    units: rows === 0 ? 0 : firstUnit,
-    flops: 2 * macs,
-    bytes: weightBytes + valueBytesOf([...node.inputs, ...node.outputs]),
-  });
+  return context.finish(f, rows === 0 ? 0 : firstUnit);
 }
 
 /** The part of a WeightSlot that code depends on. */
@@ -96,7 +95,7 @@ export interface WeightShape {
   readonly format: Parameters<typeof layoutOf>[0];
 }
 
-const valueBytesOf = (values: readonly Value[]) =>
+const _valueBytesOf = (values: readonly Value[]) =>
   values.reduce((sum, { shape }) => sum + sizeOf(shape) * 4, 0);
 
 const columnsOf = ({ columns }: LinearProduct, { outDim }: PackedLayout) =>
@@ -322,11 +321,7 @@ export function emitBatchMatMul(context: KernelContext, step: KernelStep): Kerne
     runEpilogue(context, f, epilogue, { node, step, index: 0, columns: n }, panel, sums, m, firstRow);
   });
   const batches = sizeOf(batch);
-  return context.finish(f, {
-    units: m * n === 0 ? 0 : batches * layout.panels,
-    flops: 2 * batches * m * n * k,
-    bytes: valueBytesOf([...node.inputs, ...node.outputs]),
-  });
+  return context.finish(f, m * n === 0 ? 0 : batches * layout.panels);
 }
 
 interface MatrixShape {

@@ -3,7 +3,8 @@
 // the rational approximation of erf is the one of XLA and Eigen. math64.ts has the functions that need no speed.
 
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
-import { type Expr, f32x4, i32x4, type Operand, v128 } from './instructions.js';
+import type { Expr, Operand } from './nodes.js';
+import { f32x4, i32x4, v128 } from './vectors.js';
 
 /** Reads a variable's polynomial: ((c0 x + c1) x + c2) ... */
 export function horner(

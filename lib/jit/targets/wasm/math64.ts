@@ -3,8 +3,9 @@
 // Source: series of Abramowitz and Stegun 4.2 to 4.6; reductions as in Cody and Waite 1980.
 
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
-import { constant, type Expr, f32x4, f64x2, i8x16, i32x4, i64x2, lanes64, v128 } from './instructions.js';
 import { horner } from './math.js';
+import { constant, type Expr, lanes64 } from './nodes.js';
+import { f32x4, f64x2, i8x16, i32x4, i64x2, v128 } from './vectors.js';
 
 /** Makes function name(x) -> f of each half in float64, put together again. */
 function inDoubles(

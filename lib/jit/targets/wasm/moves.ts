@@ -6,20 +6,12 @@ import { stridesOf } from '../../graph.js';
 import type { CopyStep, KernelStep } from '../../plan.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
-import {
-  constant,
-  copyMemory,
-  type Expr,
-  f32,
-  i32,
-  loads,
-  type Operand,
-  select,
-  stores,
-} from './instructions.js';
 import type { WeightShape } from './linear.js';
+import { copyMemory, loads, stores } from './memory.js';
+import { constant, type Expr, type Operand } from './nodes.js';
 import { layoutOf, PANEL, type PackedLayout } from './pack.js';
 import { mapRow } from './rows.js';
+import { f32, i32, select } from './scalars.js';
 
 /** Bytes of a unit of a copy. */
 const COPY_BYTES = 1 << 15;
@@ -29,7 +21,7 @@ export function emitCopy(context: KernelContext, step: CopyStep): Kernel {
   const from = f.let('from', context.addresses.place(step.from));
   const to = f.let('to', context.addresses.place(step.to));
   copyUnits(f, from, to, step.bytes, begin, end);
-  return context.finish(f, { units: Math.ceil(step.bytes / COPY_BYTES), flops: 0, bytes: 2 * step.bytes });
+  return context.finish(f, Math.ceil(step.bytes / COPY_BYTES));
 }
 
 /** Copies units begin..end of `bytes` bytes. */
@@ -63,7 +55,7 @@ export function emitConcat(context: KernelContext, step: KernelStep): Kernel {
       at += bytes;
     });
   });
-  return context.finish(f, { units: rowBytes === 0 ? 0 : outer, flops: 0, bytes: outer * rowBytes * 2 });
+  return context.finish(f, rowBytes === 0 ? 0 : outer);
 }
 
 // ------------------------------------------------------------------ gather
@@ -109,11 +101,7 @@ export function emitGather(context: KernelContext, step: KernelStep): Kernel {
     const from = i32.add(source, i32.mul(i32.add(i32.mul(row, n), index), inner * 4));
     copyOrFill(f, i32.lt_u(index, n), from, i32.add(out, i32.mul(unit, inner * 4)), inner, x.dtype);
   });
-  return context.finish(f, {
-    units: inner === 0 ? 0 : rows,
-    flops: 0,
-    bytes: (rows * inner * 2 + count) * 4,
-  });
+  return context.finish(f, inner === 0 ? 0 : rows);
 }
 
 /** Offset in bytes of an index tuple into the leading axes, and whether it lies inside them. */
@@ -147,11 +135,7 @@ export function emitGatherNd(context: KernelContext, step: KernelStep): Kernel {
     const { offset, isInside } = tupleOffset(f, tuple, depth, x.shape);
     copyOrFill(f, isInside, i32.add(source, offset), i32.add(out, i32.mul(unit, inner * 4)), inner, x.dtype);
   });
-  return context.finish(f, {
-    units: inner === 0 ? 0 : rows,
-    flops: 0,
-    bytes: rows * (2 * inner + depth) * 4,
-  });
+  return context.finish(f, inner === 0 ? 0 : rows);
 }
 
 /** One unit only: updates of one place come in order. The output is the base, in place. */
@@ -184,7 +168,7 @@ export function emitScatterNd(context: KernelContext, step: KernelStep): Kernel 
       });
     });
   });
-  return context.finish(f, { units: 1, flops: rows * inner, bytes: rows * (3 * inner + depth) * 4 });
+  return context.finish(f, 1);
 }
 
 // ------------------------------------------------------------------ embedding
@@ -211,8 +195,8 @@ export function emitEmbed(context: KernelContext, step: KernelStep, weights: rea
     const missing = () => mapRow(f, target, dim, () => constant('f32x4', Number.NaN));
     f.when(i32.lt_u(index, vocab), found, missing);
   });
-  const bytes = rows * (layout.panelBytes / PANEL + dim * 4);
-  return context.finish(f, { units: rows, flops: rows * dim, bytes });
+  const _bytes = rows * (layout.panelBytes / PANEL + dim * 4);
+  return context.finish(f, rows);
 }
 
 /** target[k] = value of lane `lane` at input k. */

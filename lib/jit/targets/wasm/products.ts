@@ -6,19 +6,11 @@
 // a time (the second time it lies in the cache). More than 8 accumulators are slower: registers spill.
 
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
-import {
-  drop,
-  type Expr,
-  f32x4,
-  i16x8,
-  i32,
-  i32x4,
-  loads,
-  type Operand,
-  stores,
-  v128,
-} from './instructions.js';
+import { loads, stores } from './memory.js';
+import type { Expr, Operand } from './nodes.js';
 import { PANEL, type PackedLayout } from './pack.js';
+import { drop, i32 } from './scalars.js';
+import { f32x4, i16x8, i32x4, v128 } from './vectors.js';
 
 /** Rows that one call handles at most. */
 export const ROWS = 4;

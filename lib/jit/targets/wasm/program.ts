@@ -5,7 +5,9 @@ import type { BinaryOp, ElementType, Program, ScalarOp, UnaryOp } from '../../gr
 import { isBinary, isUnary } from '../../graph.js';
 import type { FunctionBuilder } from './builder.js';
 import type { KernelContext } from './context.js';
-import { constant, type Expr, f32, f32x4, i32, i32x4, select, v128 } from './instructions.js';
+import { constant, type Expr } from './nodes.js';
+import { f32, i32, select } from './scalars.js';
+import { f32x4, i32x4, v128 } from './vectors.js';
 
 /** A vector of four elements and how to read it. */
 interface Register {

@@ -7,23 +7,12 @@ import type { ElementType, ReduceKind, StructuredNode } from '../../graph.js';
 import type { KernelStep } from '../../plan.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
-import {
-  constant,
-  type Expr,
-  f32,
-  f32x4,
-  f64,
-  i32,
-  i32x4,
-  lanesOf,
-  loads,
-  type Operand,
-  select,
-  stores,
-  v128,
-} from './instructions.js';
+import { loads, stores } from './memory.js';
+import { constant, type Expr, lanesOf, type Operand } from './nodes.js';
 import { foldRow, maskTail } from './rows.js';
+import { f32, f64, i32, select } from './scalars.js';
 import { storeLanes } from './strips.js';
+import { f32x4, i32x4, v128 } from './vectors.js';
 
 /** Sizes before, of, and after the axes first to last. */
 function around(shape: Shape, first: number, last = first): [outer: number, n: number, inner: number] {
@@ -89,12 +78,8 @@ export function emitReduce(context: KernelContext, step: KernelStep): Kernel {
     storeLanes(f, to, result, i32.sub(inner * 4, column));
   });
   const units = inner === 1 ? outer : outer * columns;
-  const size = sizeOf(shape);
-  return context.finish(f, {
-    units: outer * inner === 0 ? 0 : units,
-    flops: size,
-    bytes: (size + outer * inner) * 4,
-  });
+  const _size = sizeOf(shape);
+  return context.finish(f, outer * inner === 0 ? 0 : units);
 }
 
 const laneOf = (dtype: ElementType) => (dtype === 'f32' ? f32x4.extractLane : i32x4.extractLane);
@@ -251,5 +236,5 @@ export function emitCumulative(context: KernelContext, step: KernelStep): Kernel
     });
   });
   const size = sizeOf(shape);
-  return context.finish(f, { units: size === 0 ? 0 : outer * inner, flops: size, bytes: size * 8 });
+  return context.finish(f, size === 0 ? 0 : outer * inner);
 }

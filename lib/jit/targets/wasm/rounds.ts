@@ -8,7 +8,9 @@
 import type { FunctionBuilder, Local } from './builder.js';
 import { globalSet, globalValue } from './context.js';
 import { CONTROL, DECISION, trap, word } from './control.js';
-import { atomics, constant, type Expr, i32, select } from './instructions.js';
+import { atomics } from './memory.js';
+import { constant, type Expr } from './nodes.js';
+import { i32, select } from './scalars.js';
 
 /** Rounds that thread 0 runs alone before it tries the other cores again. */
 const ALONE_ROUNDS = 24;

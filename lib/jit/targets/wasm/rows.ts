@@ -6,19 +6,11 @@ import type { StructuredNode } from '../../graph.js';
 import type { KernelStep } from '../../plan.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
-import {
-  constant,
-  type Expr,
-  f32,
-  f32x4,
-  i32,
-  lanesOf,
-  loads,
-  type Operand,
-  stores,
-  v128,
-} from './instructions.js';
+import { loads, stores } from './memory.js';
+import { constant, type Expr, lanesOf, type Operand } from './nodes.js';
+import { f32, i32 } from './scalars.js';
 import { storeLanes } from './strips.js';
+import { f32x4, v128 } from './vectors.js';
 
 type Combine = (held: Expr, value: Expr) => Expr;
 
@@ -128,7 +120,7 @@ export function emitNorm(context: KernelContext, step: KernelStep): Kernel {
       return bias ? f32x4.add(value, loads.v128(i32.add(bias, at))) : value;
     });
   });
-  return context.finish(f, { units: rows, flops: 8 * rows * dim, bytes: 8 * rows * dim });
+  return context.finish(f, rows);
 }
 
 export function emitSoftmax(context: KernelContext, step: KernelStep): Kernel {
@@ -162,5 +154,5 @@ export function emitSoftmax(context: KernelContext, step: KernelStep): Kernel {
         : f32x4.mul(loads.v128(i32.add(target, at)), total),
     );
   });
-  return context.finish(f, { units: rows, flops: 5 * rows * n, bytes: 8 * rows * n });
+  return context.finish(f, rows);
 }

@@ -224,14 +224,7 @@ class WasmProgram implements Executable {
   }
 
   #isInline(): boolean {
-    if (!this.machine.inline) return false;
-    const rounds = this.plan.steps.reduce(
-      (most, step) => (step.kind === 'scan' ? Math.max(most, step.node.attrs.length) : most),
-      1,
-    );
-    return (
-      this.program.work.reduce((sum, { flops, bytes }) => sum + flops + bytes / 2, 0) * rounds < INLINE_WORK
-    );
+    return this.machine.inline && this.program.work < INLINE_WORK;
   }
 
   #allocate(): Blocks {
@@ -258,15 +251,15 @@ class WasmProgram implements Executable {
     return this.machine.inTurn(async () => {
       options.signal?.throwIfAborted();
       this.#writeTable(inputs, weights, outputs);
-      resetControl(this.machine.heap, this.program.work.length);
+      resetControl(this.machine.heap, this.program.steps);
       const started = performance.now();
       this.#hostCalls = 0;
       const report = this.#isInline()
         ? this.#runHere(outputs, options)
         : await this.#runInWorkers(outputs, options);
       options.signal?.throwIfAborted();
-      const { work } = this.program;
-      const stepMs = options.profile ? profileOf(this.machine.heap, work.length).slice() : undefined;
+      const { steps } = this.program;
+      const stepMs = options.profile ? profileOf(this.machine.heap, steps).slice() : undefined;
       return { runMs: performance.now() - started, ...report, ...(stepMs && { stepMs }) };
     });
   }
@@ -336,7 +329,7 @@ class WasmProgram implements Executable {
     }
     report();
     this.machine.noteStalls(Atomics.load(word(CONTROL.stalls), 0));
-    const clockCalls = options.profile ? this.program.work.length : 0;
+    const clockCalls = options.profile ? this.program.steps : 0;
     return { hostCalls: clockCalls, threads };
   }
 

@@ -4,17 +4,11 @@
 import type { Program } from '../../graph.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { KernelContext } from './context.js';
-import {
-  type Expr,
-  i8x16,
-  i32,
-  loadLane32,
-  loads,
-  type Operand,
-  storeLane32,
-  stores,
-} from './instructions.js';
+import { loadLane32, loads, storeLane32, stores } from './memory.js';
+import type { Expr, Operand } from './nodes.js';
 import { emitProgram } from './program.js';
+import { i32 } from './scalars.js';
+import { i8x16 } from './vectors.js';
 
 /** An operand of a strip: where its first element lies, and the step to the next one, in elements. */
 export interface StripOperand {

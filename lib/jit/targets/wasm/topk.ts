@@ -6,7 +6,9 @@ import type { StructuredNode } from '../../graph.js';
 import type { KernelStep } from '../../plan.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
-import { constant, type Expr, f32, fillMemory, i32, loads, select, stores } from './instructions.js';
+import { fillMemory, loads, stores } from './memory.js';
+import { constant, type Expr } from './nodes.js';
+import { f32, i32, select } from './scalars.js';
 
 /** Up to here insertion is faster than sorting: most elements fail against the last of the k. */
 const INSERTED = 128;
@@ -44,7 +46,7 @@ export function emitTopK(context: KernelContext, step: KernelStep): Kernel {
     if (k <= INSERTED) insert(f, parts);
     else sort(f, parts, f.let('scratch', context.scratch(16 * n + COUNTS_BYTES)));
   });
-  return context.finish(f, { units: k === 0 ? 0 : rows, flops: rows * n, bytes: rows * (n + 2 * k) * 4 });
+  return context.finish(f, k === 0 ? 0 : rows);
 }
 
 /** The k best so far, sorted in the output: a better one moves the smaller ones on; equal ones came first and stay. */
