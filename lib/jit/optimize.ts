@@ -10,6 +10,7 @@ import { fuseElementwise } from './passes/fuseElementwise.js';
 import { fuseEpilogue } from './passes/fuseEpilogue.js';
 import { fuseNorm } from './passes/fuseNorm.js';
 import { fuseSoftmax } from './passes/fuseSoftmax.js';
+import { hoistInvariant } from './passes/hoistInvariant.js';
 import { joinLinears } from './passes/joinLinears.js';
 import { mergeEqual } from './passes/mergeEqual.js';
 import { removeDead } from './passes/removeDead.js';
@@ -25,6 +26,7 @@ function cleaned(name: string, run: (graph: Graph) => Graph): Pass {
 export const passes: readonly Pass[] = [
   { name: 'removeDead', run: removeDead },
   cleaned('mergeEqual', mergeEqual),
+  cleaned('hoistInvariant', hoistInvariant),
   cleaned('foldConstants', foldConstants),
   { name: 'bindConstants', run: bindConstants },
   cleaned('fuseNorm', fuseNorm),

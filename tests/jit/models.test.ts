@@ -2,7 +2,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { KVCache } from '../../lib/cache.js';
-import { allocate } from '../../lib/cache.js';
+import { allocate, ringSlots } from '../../lib/cache.js';
 import { type ForwardFunction, forwardInput } from '../../lib/forward.js';
 import { jit, scan } from '../../lib/jit/jit.js';
 import { gpt2Network } from '../../lib/models/gpt2.js';
@@ -55,14 +55,14 @@ const models = {
 
 /** Greedy decoding of `count` tokens as one loop. */
 function decodeLoop(forward: ForwardFunction, count: number) {
-  const one = () => tf.tensor1d([1], 'int32');
+  const ones = (like: tf.Tensor) => tf.onesLike(like) as tf.Tensor1D;
   return (params: ParamTree, token: tf.Tensor1D, start: tf.Tensor1D, cache: KVCache) =>
     scan(
       (carry) => {
-        const tokens = tf.reshape(carry.token, [1, 1]) as tf.Tensor2D;
-        const output = forward(params, { tokens, start: carry.start, count: one() }, carry.cache);
+        const tokens = tf.reshape(carry.token, [-1, 1]) as tf.Tensor2D;
+        const output = forward(params, { tokens, start: carry.start, count: ones(carry.start) }, carry.cache);
         const next = tf.argMax(output.logits, -1) as tf.Tensor1D;
-        const later = tf.add(carry.start, one()) as tf.Tensor1D;
+        const later = tf.add(carry.start, ones(carry.start)) as tf.Tensor1D;
         return {
           carry: { token: next, start: later, cache: output.cache },
           output: { next, logits: output.logits },
@@ -117,6 +117,28 @@ describe.each(Object.entries(models))('%s', (_, make) => {
       Array.from(await longer.cache.keys[1]!.data()),
       Array.from(await exact.cache.keys[1]!.data()),
     );
+  });
+
+  test('a batch of unequal lengths, decoded beyond what a window keeps', async () => {
+    const rows = [prompt, [5, 6, 7]];
+    const input = forwardInput(rows, [0, 0]);
+    const { window } = network.config;
+    const capacity = window === null ? 24 : ringSlots(window, prompt.length);
+    const two = () => allocate(cacheSpecOf({ ...network.config }, capacity), 2, 'fixed');
+    const spec = { ...two(), spec: { ...two().spec, window } }; // the ring is smaller than the text
+    const eager = forward(params, input, { ...two(), spec: spec.spec });
+    const compiled = await jit(forward, { target, donate: [2] })(params, input, {
+      ...two(),
+      spec: spec.spec,
+    });
+    expectClose(Array.from(await compiled.logits.data()), Array.from(await eager.logits.data()));
+    const loop = decodeLoop(forward, 12);
+    const token = tf.argMax(eager.logits, -1) as tf.Tensor1D;
+    const start = tf.tensor1d([7, 3], 'int32');
+    const expected = loop(params, token, start, eager.cache).outputs;
+    const received = (await jit(loop, { target, donate: [3] })(params, token, start, compiled.cache)).outputs;
+    expect(Array.from(await received.next.data())).toEqual(Array.from(await expected.next.data()));
+    expectClose(Array.from(await received.logits.data()), Array.from(await expected.logits.data()));
   });
 
   test('one block is a handful of kernels', () => {

@@ -7,6 +7,7 @@ import { runNode } from '../targets/reference/interpret.js';
 import { onEveryLevel } from './rewrite.js';
 
 const maxElements = 4096; // larger ones cost more in memory than they save in time
+const maxCopies = 64; // a broadcast number is best left one, but what no program reads (a cache's count) has to be stored
 const foldable: ReadonlySet<Op> = new Set<Op>([
   ...(['Reshape', 'Transpose', 'Slice', 'Concat', 'Reduce', 'Cumulative', 'Gather'] as const),
 ]);
@@ -31,8 +32,9 @@ function fold(
   const [output] = node.outputs as [Value];
   const inputs = node.inputs.map((input) => constants.get(input));
   const isKnown = inputs.length > 0 && inputs.every((input) => input !== undefined);
-  if (!isKnown || !(isScalarNode(node) || foldable.has(node.op)) || sizeOf(output.shape) > maxElements)
-    return undefined;
+  const isFoldable = isScalarNode(node) || foldable.has(node.op);
+  const most = node.op === 'Broadcast' ? maxCopies : isFoldable ? maxElements : -1;
+  if (!isKnown || sizeOf(output.shape) > most) return undefined;
   const tensors = node.inputs.map(({ dtype, shape }, i) => ({
     dtype,
     shape,

@@ -14,7 +14,7 @@ import {
   throughViews,
 } from './expression.js';
 import type { Links } from './rewrite.js';
-import { linksOf, onEveryLevel } from './rewrite.js';
+import { linksOf, onEveryLevel, onlyNumber } from './rewrite.js';
 import { isPlain, reshapeThrough, sliceThrough, transposeThrough } from './views.js';
 
 type LayoutNode = StructuredNode<'Broadcast' | 'Transpose' | 'Slice' | 'Reshape'>;
@@ -65,10 +65,10 @@ class Fusion {
     for (const input of node.inputs) this.#store(input);
     this.#nodes.push(node);
     const [output] = node.outputs;
-    if (node.op === 'Constant' && sizeOf(output!.shape) === 1) {
-      this.#expressions.set(output!, literalExpression(node.attrs.values[0]!, output!.dtype, output!.shape));
-      this.#written.add(output!);
-    }
+    const number = node.op === 'Constant' ? onlyNumber(node.attrs.values) : undefined;
+    if (number === undefined) return;
+    this.#expressions.set(output!, literalExpression(number, output!.dtype, output!.shape));
+    this.#written.add(output!);
   }
 
   readonly #written = new Set<Value>();

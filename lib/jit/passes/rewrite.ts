@@ -1,7 +1,7 @@
 // lib/jit/passes/rewrite.ts: what passes share: who reads and who writes a value, replacing Nodes, and descending into
 // the bodies of Scans.
 
-import type { BinaryOp, Graph, Node, StructuredNode, StructuredOp, Value } from '../graph.js';
+import type { BinaryOp, ElementValues, Graph, Node, StructuredNode, StructuredOp, Value } from '../graph.js';
 
 /** A pure function on graphs, with the name that debug output and `--after` use. */
 export interface Pass {
@@ -131,10 +131,16 @@ export function asOp<Name extends StructuredOp>(
   return node?.op === op ? (node as StructuredNode<Name>) : undefined;
 }
 
-/** The one number of a scalar Constant, through Reshape and Broadcast; undefined for anything else. */
+/** The number that all of a constant's elements are; undefined if they differ. */
+export function onlyNumber(values: ElementValues): number | undefined {
+  const [first] = values;
+  return values.every((value) => Object.is(value, first)) ? first : undefined;
+}
+
+/** The one number of a Constant, through Reshape and Broadcast; undefined for anything else. */
 export function literalOf(value: Value | undefined, links: Links): number | undefined {
   const node = value && links.producer(value);
-  if (node?.op === 'Constant' && node.attrs.values.length === 1) return node.attrs.values[0];
+  if (node?.op === 'Constant') return onlyNumber(node.attrs.values);
   if (node?.op === 'Broadcast' || node?.op === 'Reshape') return literalOf(node.inputs[0], links);
   return undefined;
 }
