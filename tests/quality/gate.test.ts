@@ -1,28 +1,28 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { selectBackend } from '../../lib/backend.js';
+import { type CompiledModel, compileModel } from '../../lib/compile.js';
 import { evaluationFile, readSamples } from '../../lib/dataset.js';
-import { loadModel, type Model } from '../../lib/model.js';
+import { loadModel } from '../../lib/model.js';
 import { modelsFolder } from '../../lib/paths.js';
 import { compareWeights, failedThresholds, type WeightsComparison } from '../../lib/quality/gate.js';
+import { useCpu } from '../smallModel.js';
 
 const SAMPLES = 100;
 const folder = join(modelsFolder(), 'tiny-gpt2');
 
 describe('INT8 per output channel against float32', () => {
-  const models: Model[] = [];
+  const models: CompiledModel[] = [];
   let found: WeightsComparison;
   beforeAll(async () => {
-    await selectBackend('wasm');
-    models.push(
-      await loadModel(folder, { scheme: { name: 'int8' }, widen: true }),
-      await loadModel(folder, { scheme: { name: 'f32' } }),
-    );
+    await useCpu();
+    for (const name of ['int8', 'f32'] as const) {
+      models.push(await compileModel(await loadModel(folder, { scheme: { name } }), { target: 'wasm' }));
+    }
     const samples = await readSamples(evaluationFile(), SAMPLES);
     found = await compareWeights(models[0]!, models[1]!, samples, { maxNewTokens: 64 });
-  }, 180_000);
-  afterAll(() => {
-    for (const model of models) model.dispose();
+  });
+  afterAll(async () => {
+    for (const model of models) await model.dispose();
   });
 
   test('the texts stay the same: ROUGE-L of at least 0.98 on 100 prompts', () => {
