@@ -32,7 +32,8 @@ export function throughputFigure(runs: readonly Run[], { missing = [], baseline 
   });
   const times = runs.map((run) => {
     const speed = baseline && run !== baseline ? ratio(run, baseline) : undefined;
-    return speed && 'value' in speed ? `<br>${decimal(speed.value)}x` : '';
+    // Of another session: the machine may have been in another mood.
+    return speed && 'value' in speed && speed.sideBySide ? `<br>${decimal(speed.value)}x` : '';
   });
   const note = `Bars: all new tokens by all time${baseline ? `, and how many times ${baseline.label}` : ''}. Whiskers: 5th to 95th percentile of the samples.`;
   return {
