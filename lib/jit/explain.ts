@@ -111,17 +111,23 @@ function fusedOps(node: StructuredNode): string {
   return ops.filter((text) => text !== '').join(' | ');
 }
 
+const longestCell = 48;
+
+function clipped(text: string): string {
+  return text.length > longestCell ? `${text.slice(0, longestCell - 3)}...` : text;
+}
+
 function table(kernels: readonly KernelReport[], bandwidthGBps: number): string {
   const header = ['kernel', 'output', 'MFLOP', 'MB', 'ms', 'GB/s', 'share', 'fused'];
   const rows = kernels.map((kernel) => [
     '  '.repeat(kernel.depth) + kernel.op,
-    kernel.shapes,
+    clipped(kernel.shapes),
     (kernel.flops / 1e6).toFixed(3),
     (kernel.bytes / 1e6).toFixed(3),
     kernel.ms?.toFixed(3) ?? '-',
     kernel.bandwidthGBps?.toFixed(1) ?? '-',
     kernel.bandwidthShare === null ? '-' : `${(100 * kernel.bandwidthShare).toFixed(0)} %`,
-    kernel.fused,
+    clipped(kernel.fused),
   ]);
   const widths = header.map((_, i) => Math.max(...[header, ...rows].map((row) => row[i]!.length)));
   const isNumber = (i: number): boolean => i >= 2 && i <= 6;

@@ -286,6 +286,23 @@ describe('algorithms', () => {
   });
 });
 
+describe('odd results', () => {
+  test('nothing, plain values, the arguments themselves', async () => {
+    expect(await jit(() => undefined, { target })()).toBeUndefined();
+    expect(
+      await jit((x: tf.Tensor) => ({ shape: x.shape, size: x.size }), { target })(tf.ones([2, 3])),
+    ).toEqual({ shape: [2, 3], size: 6 });
+    const x = tf.ones([2]);
+    const [a, b] = await jit((t: tf.Tensor) => [t, t], { target })(x);
+    x.dispose();
+    a!.dispose();
+    expect(Array.from(await b!.data())).toEqual([1, 1]);
+  });
+  test('constants alone', async () => {
+    await agrees(() => [tf.scalar(3), tf.range(0, 4), tf.zeros([2, 2])], []);
+  });
+});
+
 describe('odd shapes and types', () => {
   test.each([[[1]], [[7]], [[1, 1, 1]], [[3, 1, 5]], [[17]], [[2, 3, 4, 5]], [[1, 31]], [[0]], [[2, 0, 3]]])(
     'a chain over %j',
