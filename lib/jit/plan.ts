@@ -7,6 +7,7 @@
 // first carry). Where the old value is still needed, or is an argument that was not donated, the plan copies it first.
 
 import { sizeOf } from '../tensor.js';
+import { Arena } from './arena.js';
 import type { ElementType, ElementValues, Graph, Node, StructuredNode, Value, WeightSlot } from './graph.js';
 import { isKernelNode, type KernelNode } from './graph.js';
 
@@ -69,7 +70,6 @@ export interface Plan {
 
 /** Bytes of one element, whatever its type. */
 export const elementBytes = 4;
-const alignmentBytes = 64; // a cache line, so that two threads never write to the same one
 
 /** Bytes that a value takes. */
 export function valueBytes(value: { readonly shape: readonly number[] }): number {
@@ -85,48 +85,6 @@ export function valueBytes(value: { readonly shape: readonly number[] }): number
 export function planMemory(graph: Graph, donated: readonly boolean[] = []): Plan {
   const planner = new Planner(donated);
   return planner.plan(graph);
-}
-
-/** Free blocks of the arena, sorted by offset; neighbours are merged. */
-class Arena {
-  #free: { offset: number; bytes: number }[] = [];
-  bytes = 0;
-
-  allocate(bytes: number): number {
-    const needed = Math.max(1, Math.ceil(bytes / alignmentBytes)) * alignmentBytes;
-    let best: { offset: number; bytes: number } | undefined;
-    for (const block of this.#free) {
-      if (block.bytes >= needed && (!best || block.bytes < best.bytes)) best = block;
-    }
-    if (!best) return this.#grow(needed);
-    const offset = best.offset;
-    best.offset += needed;
-    best.bytes -= needed;
-    if (best.bytes === 0) this.#free.splice(this.#free.indexOf(best), 1);
-    return offset;
-  }
-
-  /** Extends the arena; a free block at its end becomes part of the new one. */
-  #grow(needed: number): number {
-    const last = this.#free.at(-1);
-    const touches = last !== undefined && last.offset + last.bytes === this.bytes;
-    const offset = touches ? last.offset : this.bytes;
-    if (touches) this.#free.pop();
-    this.bytes = offset + needed;
-    return offset;
-  }
-
-  release(offset: number, bytes: number): void {
-    const size = Math.max(1, Math.ceil(bytes / alignmentBytes)) * alignmentBytes;
-    const at = this.#free.findIndex((block) => block.offset > offset);
-    this.#free.splice(at < 0 ? this.#free.length : at, 0, { offset, bytes: size });
-    this.#free = this.#free.reduce<{ offset: number; bytes: number }[]>((merged, block) => {
-      const last = merged.at(-1);
-      if (last && last.offset + last.bytes === block.offset) last.bytes += block.bytes;
-      else merged.push(block);
-      return merged;
-    }, []);
-  }
 }
 
 /** What is known of one graph while its nodes are placed: the root or a Scan's body. */
