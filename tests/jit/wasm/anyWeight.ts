@@ -28,7 +28,7 @@ export function makeWeight(kind: string, shape: [number, number], axis: 0 | 1, r
     );
     return { kind: 'float', dtype: kind, shape, bytes: new Uint8Array(words.buffer) };
   }
-  const group = Number(/\d+$/.exec(kind)?.[0] ?? 0);
+  const group = Number(/ (\d+)$/.exec(kind)?.[1] ?? 0);
   const channels = shape[axis];
   const groups = group ? Math.ceil(shape[1 - axis]! / group) : 1;
   const scaleCount = kind === 'int8 tensor' ? 1 : groups * channels;

@@ -75,7 +75,6 @@ export function emitCachedAttention(context: KernelContext, step: KernelStep): K
     const isReal = i32.lt_s(token, loads.i32(i32.add(counts, i32.shl(row, 2))));
     f.when(isReal, attend, () => mapRow(f, result, keyDim, () => f32x4.splat(0)));
   });
-  const _seen = batch * kvHeads * capacity * keyDim;
   return context.finish(f, batch * heads * query);
 }
 

@@ -104,13 +104,15 @@ export class FunctionBuilder {
   /** for (counter = begin; counter < end; counter += step) body; unsigned, so that it may count addresses. */
   loop(counter: Local, begin: Operand, end: Operand, step: number, body: () => void): void {
     this.set(counter, begin);
-    this.when(i32.lt_u(counter, end), () => {
+    const rounds = () =>
       this.repeat(() => {
         body();
         this.set(counter, i32.add(counter, step));
         return i32.lt_u(counter, end);
       });
-    });
+    const isKnown = typeof begin === 'number' && typeof end === 'number';
+    if (!isKnown) this.when(i32.lt_u(counter, end), rounds);
+    else if (begin < end) rounds();
   }
 
   /** do body while (the condition that it returns). */

@@ -43,7 +43,6 @@ export function emitRotary(context: KernelContext, step: KernelStep): Kernel {
       (layout === 'halves' ? rotateHalves : rotatePairs)(f, { from, to, cosines, sines, half });
     });
   });
-  const _size = batch * heads * query * headDim;
   return context.finish(f, batch * query);
 }
 

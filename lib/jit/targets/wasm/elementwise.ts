@@ -40,8 +40,6 @@ export function emitElementwise(context: KernelContext, step: KernelStep): Kerne
     const operands = inputs.map((pointer, i) => ({ pointer, stride: strides[i + 1]!.at(-1)! }));
     emitStrip(context, f, program, operands, out, count);
   });
-  const _flops = size * program.filter(({ op }) => op !== 'Input' && op !== 'Literal').length;
-  const _read = step.node.inputs.reduce((sum, input) => sum + Math.min(sizeOf(input.shape), size), 0);
   return context.finish(f, size === 0 ? 0 : sizeOf(outer) * chunks);
 }
 

@@ -227,7 +227,7 @@ function listImmediate(immediate: Immediate): string {
     case 'memory':
       return immediate.offset === 0 ? '' : `offset=${immediate.offset}`;
     case 'bytes':
-      return immediate.bytes.length === 16 ? '' : immediate.bytes.join(' ');
+      return immediate.bytes.join(' ');
     case 'function':
       return immediate.name;
     case 'body':

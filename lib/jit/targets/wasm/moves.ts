@@ -3,10 +3,9 @@
 import { sizeOf } from '../../../tensor.js';
 import type { ElementType, StructuredNode, Value } from '../../graph.js';
 import { stridesOf } from '../../graph.js';
-import type { CopyStep, KernelStep } from '../../plan.js';
+import type { CopyStep, KernelStep, Plan } from '../../plan.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
-import type { WeightShape } from './linear.js';
 import { copyMemory, loads, stores } from './memory.js';
 import { constant, type Expr, type Operand } from './nodes.js';
 import { layoutOf, PANEL, type PackedLayout } from './pack.js';
@@ -174,7 +173,7 @@ export function emitScatterNd(context: KernelContext, step: KernelStep): Kernel 
 // ------------------------------------------------------------------ embedding
 
 /** One unit: one row, collected from its lane of a panel: the same memory that a tied head multiplies by. */
-export function emitEmbed(context: KernelContext, step: KernelStep, weights: readonly WeightShape[]): Kernel {
+export function emitEmbed(context: KernelContext, step: KernelStep, weights: Plan['weights']): Kernel {
   const node = step.node as StructuredNode<'Embed'>;
   const layout = layoutOf(weights[node.attrs.weight]!.format, true);
   const { inDim: dim, outDim: vocab } = layout;
@@ -195,7 +194,6 @@ export function emitEmbed(context: KernelContext, step: KernelStep, weights: rea
     const missing = () => mapRow(f, target, dim, () => constant('f32x4', Number.NaN));
     f.when(i32.lt_u(index, vocab), found, missing);
   });
-  const _bytes = rows * (layout.panelBytes / PANEL + dim * 4);
   return context.finish(f, rows);
 }
 

@@ -78,7 +78,6 @@ export function emitReduce(context: KernelContext, step: KernelStep): Kernel {
     storeLanes(f, to, result, i32.sub(inner * 4, column));
   });
   const units = inner === 1 ? outer : outer * columns;
-  const _size = sizeOf(shape);
   return context.finish(f, outer * inner === 0 ? 0 : units);
 }
 
