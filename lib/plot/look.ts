@@ -91,9 +91,10 @@ export function wrap(text: string, width: number): string[] {
   return lines;
 }
 
-/** A label under a bar: as many lines as it needs. */
+/** A label under a bar: as many lines as it needs, broken between words and after hyphens. */
 export function tickLabel(text: string, labels: number): string {
-  return wrap(text, labels > 6 ? 10 : labels > 4 ? 14 : 20).join('<br>');
+  const lines = wrap(text.replaceAll('-', '-\0 '), labels > 6 ? 10 : labels > 4 ? 14 : 20);
+  return lines.map((line) => line.replaceAll(/\0 ?/g, '')).join('<br>');
 }
 
 /**
