@@ -83,6 +83,14 @@ export function compileStrictly(require: Require): void {
 }
 
 /**
+ * Makes a cell's awaits plain to see: tslab takes `await (x)` for a call of a function named await, and does not see
+ * `for await`, so that a cell with no other await would not compile. Lines keep their numbers.
+ */
+export function showAwait(source: string): string {
+  return /\bawait\s*\(|\bfor\s+await\b/.test(source) ? `await null; ${source}` : source;
+}
+
+/**
  * Loads all local modules anew when one of them changed; tslab alone leaves those that import it as they were.
  * Spells shorthand properties out, too: tslab overlooks them.
  * @param require finds tslab
@@ -98,7 +106,7 @@ export function refreshDependents(require: Require): void {
     const { convert } = converter;
     const loaded = new Map<string, SideOutput>();
     converter.convert = (declarations, source) => {
-      const converted = convert(declarations, spellShorthand(syntax, source));
+      const converted = convert(declarations, spellShorthand(syntax, showAwait(source)));
       const fresh = converted.sideOutputs ?? [];
       const changed = fresh.some(({ path }) => loaded.has(path));
       for (const output of fresh) loaded.set(output.path, output);

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { compileStrictly, refreshDependents } from '../../lib/notebook/tslab-compiler.js';
+import { compileStrictly, refreshDependents, showAwait } from '../../lib/notebook/tslab-compiler.js';
 
 const require = createRequire(import.meta.url);
 const before = process.cwd();
@@ -49,4 +49,10 @@ test('a file that appears after a failed import does no harm, and is found', asy
   writeFileSync(join(folder, 'late.ts'), 'export const x = 1;\n');
   await sleep(600); // the compiler looks again 250 ms after the folder changed
   expect(problems(`${cell} x;`)).toEqual([]);
+});
+
+test('an await that tslab would take for a call, or not see, is made plain', () => {
+  expect(showAwait('await (f())')).toBe('await null; await (f())');
+  expect(showAwait('for await (const x of xs) {}')).toMatch(/^await null; /);
+  expect(showAwait('await f();')).toBe('await f();');
 });
