@@ -23,7 +23,7 @@ export interface PyTorchWork {
 }
 
 /** The Python to use: RESPONSE_TIME_PYTHON, else python3 or python. @returns undefined if none can import torch */
-async function findPython(signal: AbortSignal): Promise<string | undefined> {
+export async function findPython(signal: AbortSignal): Promise<string | undefined> {
   const chosen = process.env.RESPONSE_TIME_PYTHON;
   for (const python of chosen ? [chosen] : ['python3', 'python']) {
     const found = await run(python, ['-c', 'import torch, transformers'], {
