@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { projectRoot, referenceResultsFolder } from '../paths.js';
+import type { Missing } from '../plot/look.js';
 import { checkRun, type Run } from '../results.js';
 
 const run = promisify(execFile);
@@ -81,4 +82,21 @@ export async function committedPyTorch(): Promise<readonly Run[]> {
 async function readRunsOf(file: string): Promise<Run[]> {
   const value: unknown = JSON.parse(await readFile(file, 'utf8'));
   return (Array.isArray(value) ? value : [value]).map((record) => checkRun(record, file));
+}
+
+/**
+ * Runs with PyTorch's after them: those of the same model and the same number of new tokens, measured here or
+ * committed.
+ * @returns all of them; `missing` says so where PyTorch has measured no such work
+ */
+export async function besidePyTorch(
+  runs: readonly Run[],
+): Promise<{ readonly all: readonly Run[]; readonly missing: readonly Missing[] }> {
+  const isPyTorch = ({ target }: Run) => target === 'pytorch';
+  if (runs.some(isPyTorch)) return { all: runs, missing: [] };
+  const same = (await committedPyTorch()).filter(
+    ({ model, newTokens }) => model.name === runs[0]?.model.name && newTokens === runs[0].newTokens,
+  );
+  const missing = [{ label: 'PyTorch', reason: 'this work was not measured' }];
+  return same.length > 0 ? { all: [...runs, ...same], missing: [] } : { all: runs, missing };
 }
