@@ -24,6 +24,7 @@ export interface KernelReport {
   readonly bytes: number;
   /** Null before a profiled run. For a loop's kernels: all rounds together. */
   readonly ms: number | null;
+  /** Null where the bytes are only a bound: attention over a cache, and loops. */
   readonly bandwidthGBps: number | null;
   readonly bandwidthShare: number | null;
 }
@@ -74,7 +75,9 @@ export function explainProgram(program: Program, options: ExplainOptions = {}): 
     const ms = stepMs?.[i] ?? null;
     const isLoop = step.kind === 'scan';
     const moved = isLoop ? bytes : bytes * rounds;
-    const achieved = ms === null || ms === 0 ? null : moved / 1e6 / ms;
+    // Of a cache only what is full is read, and how full it is the program alone knows.
+    const isKnown = op !== 'CachedAttention' && !isLoop;
+    const achieved = ms === null || ms === 0 || !isKnown ? null : moved / 1e6 / ms;
     return {
       ...{ step: i, depth, op, shapes, fused, ms },
       flops: isLoop ? flops : flops * rounds,

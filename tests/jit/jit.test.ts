@@ -267,6 +267,20 @@ describe('what it says of itself', () => {
     expect(f.report()).toMatchObject({ target, compilations: 1, hostCalls: expect.any(Number) });
   });
 
+  test('RT_DEBUG=4: compilations, kernels with their times, graphs after each pass, code', async () => {
+    vi.stubEnv('RT_DEBUG', '4');
+    const written = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    const y = await jit((x: tf.Tensor) => tf.exp(tf.neg(x)), { target, name: 'shrink' })(tf.ones([3]));
+    vi.unstubAllEnvs();
+    const text = written.mock.calls.map(([line]) => line).join('');
+    written.mockRestore();
+    expect(Array.from(await y.data())[0]).toBeCloseTo(Math.exp(-1));
+    expect(text).toContain('jit shrink: compiled for the first time');
+    expect(text).toMatch(/1 kernels for \w+, .* of arena, .* of code, [\d.]+ ms/);
+    expect(text).toContain('--- after fuseElementwise');
+    expect(text).toMatch(/Elementwise +f32\[3\]/);
+  });
+
   test('an unknown target is refused', async () => {
     const g = jit((x: tf.Tensor) => x, { target: 'abacus' as 'wasm' });
     await expect(g(tf.ones([1]))).rejects.toThrow(/expected one of reference, wasm, received abacus/);

@@ -26,3 +26,15 @@ test('500 random graphs compute the same after all passes', () => {
     { numRuns: 500, seed: 5 },
   );
 });
+
+test('100 random graphs compute the same with only the passes that targets need', () => {
+  fc.assert(
+    fc.property(randomFunctions, (random) => {
+      const inputs = [tf.zeros([...random.shape]), tf.zeros([...random.shape])];
+      const { graph } = traceFunction((...args: tf.Tensor[]) => runSteps(random, args), inputs);
+      const [expected, received] = [runGraph(graph), runGraph(optimize(graph, { fuse: false, check: true }))];
+      for (const [i, { values }] of expected.entries()) expect(received[i]!.values).toEqual(values);
+    }),
+    { numRuns: 100, seed: 6 },
+  );
+});
