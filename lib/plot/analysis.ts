@@ -3,7 +3,7 @@
 
 import { decimal } from '../results/compare.js';
 import { topNote } from './bars.js';
-import { axis, type Figure, layout, logAxis, tickLabel } from './look.js';
+import { axis, type Figure, layout, logAxis, symbolOf, tickLabel } from './look.js';
 
 /** A state of the program: its value after the step. */
 export interface Step {
@@ -77,6 +77,8 @@ export interface RooflinePoint {
   readonly ms: number;
 }
 
+const POINTS = ['#D55E00', '#0072B2', '#009E73', '#E69F00', '#CC79A7', '#56B4E9'];
+
 /** Speed against arithmetic intensity, under the roof of memory bandwidth and arithmetic. Both axes logarithmic. */
 export function rooflineFigure(
   roofs: readonly Roof[],
@@ -100,17 +102,21 @@ export function rooflineFigure(
         line: { color: shades[i % shades.length], width: 2 },
         hoverinfo: 'skip',
       })),
-      {
+      // A trace a point: names in the legend cannot cover each other, as labels at the points would.
+      ...points.map(({ label }, i) => ({
         type: 'scatter',
         mode: 'markers',
-        name: 'measured',
-        x: intensities,
-        y: speeds,
-        text: points.map(({ label }) => label),
-        marker: { size: 10, color: '#D55E00', line: { width: 1, color: '#444444' } },
-        hovertemplate: '%{text}: %{x:.3g} FLOP/byte, %{y:.4g} GFLOP/s<extra></extra>',
-        showlegend: false,
-      },
+        name: `${label}: ${decimal(speeds[i]!)} GFLOP/s`,
+        x: [intensities[i]],
+        y: [speeds[i]],
+        marker: {
+          size: 11,
+          symbol: symbolOf(i),
+          color: POINTS[i % POINTS.length],
+          line: { width: 1, color: '#444444' },
+        },
+        hovertemplate: `${label}: %{x:.3g} FLOP/byte, %{y:.4g} GFLOP/s<extra></extra>`,
+      })),
     ],
     layout: layout(
       'Roofline',
@@ -125,22 +131,7 @@ export function rooflineFigure(
           Math.max(...speeds, ...roofs.map((roof) => roof.peakGflops)),
         ),
       },
-      {
-        height: 480,
-        annotations: points.map(({ label }, i) => ({
-          // Annotations on a logarithmic axis are placed by the exponent.
-          x: Math.log10(intensities[i]!),
-          y: Math.log10(speeds[i]!),
-          text: label,
-          showarrow: true,
-          arrowhead: 0,
-          arrowcolor: '#999999',
-          bgcolor: 'rgba(255, 255, 255, 0.8)',
-          ax: [46, -46][i % 2],
-          ay: [26, -26, 44][i % 3],
-          font: { size: 11 },
-        })),
-      },
+      { height: 440 + 18 * Math.ceil((roofs.length + points.length) / 2) },
     ),
   };
 }
