@@ -1,11 +1,11 @@
 // lib/benchmark/eager.ts: a loaded model -> a configuration that benchmark measures, op by op or compiled.
 
-import type { Configuration } from '../benchmark.js';
 import type { CompiledModel } from '../compile.js';
 import { collect } from '../generate.js';
 import type { Model } from '../model.js';
 import type { ModelFacts } from '../results.js';
 import { weightEntries } from '../tensor.js';
+import type { Configuration } from './configuration.js';
 
 /** What a record says of a model. @param source as in ModelFacts: 'embedded', the folder, or how it was made */
 export function modelFacts(model: Model, source: string): ModelFacts {

@@ -1,9 +1,9 @@
 // lib/benchmark/record.ts: measured samples -> the Run that results.ts writes.
 
-import type { BenchmarkOptions, Configuration } from '../benchmark.js';
 import { textQuality } from '../quality.js';
 import { machineFacts, projectCommit, runtimeFacts } from '../results/machine.js';
 import { type CheckResult, newRunId, type Run, type Samples, SCHEMA_VERSION, summarize } from '../results.js';
+import type { BenchmarkOptions, Configuration } from './configuration.js';
 import type { Measured } from './store.js';
 
 /** @param shared what all configurations of this call have in common */

@@ -2,10 +2,10 @@
 // configuration + sample -> keys -> what was measured, each once.
 
 import { createHash } from 'node:crypto';
-import type { BenchmarkOptions, Configuration } from '../benchmark.js';
 import { machineFacts } from '../results/machine.js';
 import { SampleStore } from '../results/samples.js';
 import { anyText, count, list, number, object, orNull } from '../results/validate.js';
+import type { BenchmarkOptions, Configuration } from './configuration.js';
 
 /** One generation, measured. */
 export interface Measured {
