@@ -10,6 +10,7 @@ import { sizeOf } from '../tensor.js';
 import { Arena } from './arena.js';
 import type { ElementType, ElementValues, Graph, Node, StructuredNode, Value, WeightSlot } from './graph.js';
 import { isKernelNode, type KernelNode } from './graph.js';
+import { orderMoves } from './moves.js';
 
 /** Where a value lies. Arena offsets are bytes, multiples of 64. `weight` is that WeightSlot decoded to f32. */
 export type Place =
@@ -120,7 +121,7 @@ class Planner {
     const outputs = graph.outputs.map((output) => this.#storageOf(output));
     outputs.forEach((storage, index) => {
       if (!level.wanted.has(storage) && !this.#places.has(storage))
-        level.wanted.set(storage, { space: 'output', index });
+        this.#want(storage, { space: 'output', index }, graph, level);
     });
     this.#placeNodes(graph, level);
     const aliases = this.#deliver(graph, level);
@@ -138,6 +139,17 @@ class Planner {
       })),
       arenaBytes: this.#arena.bytes,
     };
+  }
+
+  /** Asks for a value's place, and for what is updated in place to become it: else that would be copied there. */
+  #want(storage: Value, place: Place, graph: Graph, level: Level): void {
+    level.wanted.set(storage, place);
+    const at = graph.nodes.findIndex((node) => node.outputs.includes(storage));
+    const node = graph.nodes[at];
+    const updated = node && updatedInput(node, node.outputs.indexOf(storage));
+    const base = updated && this.#storageOf(updated);
+    if (base && level.lastUse.get(base) === at && !level.wanted.has(base) && !this.#places.has(base))
+      this.#want(base, place, graph, level);
   }
 
   /** Copies outputs that could not be written where they belong; says which ones lie in a donated input. */
@@ -221,24 +233,24 @@ class Planner {
 
   #placeKernel(node: Node, index: number, level: Level): void {
     const kernel = requireKernel(node);
-    const inPlace = kernel.op === 'CacheAppend' || kernel.op === 'ScatterNd';
-    if (inPlace) this.#placeOver(kernel.outputs[0]!, kernel.inputs[0]!, kernel, index, level);
+    const updated = updatedInput(kernel, 0);
+    if (updated) this.#placeOver(kernel.outputs[0]!, updated, kernel, index, level);
     else for (const output of kernel.outputs) this.#placeNew(output, level);
     const outputs = kernel.outputs.map((output) => this.#placeOf(output));
     const inputs = kernel.inputs.map((input, at) =>
-      inPlace && at === 0 ? outputs[0]! : this.#placeOf(input),
+      updated && at === 0 ? outputs[0]! : this.#placeOf(input),
     );
     level.steps.push({ kind: 'kernel', node: kernel, inputs, outputs });
   }
 
   #placeNew(value: Value, level: Level): Place {
     const place = level.wanted.get(value) ?? this.#allocate(value, level);
+    level.overwritable.add(value);
     this.#places.set(value, place);
     return place;
   }
 
   #allocate(value: Value, level: Level): Place {
-    level.overwritable.add(value);
     level.releasable.add(value);
     return { space: 'arena', offset: this.#arena.allocate(valueBytes(value)) };
   }
@@ -280,7 +292,7 @@ class Planner {
       const from = body.outputs[carry + at]!;
       return { from: this.#placeOf(from), to: this.#placeOf(value), bytes: valueBytes(from) };
     });
-    const moves = this.#parallelMoves(body.outputs.slice(0, carry), carries, inner);
+    const moves = this.#carryMoves(body.outputs.slice(0, carry), carries, inner);
     level.steps.push({
       kind: 'scan',
       node,
@@ -293,35 +305,17 @@ class Planner {
     for (const value of [...inner.releasable]) this.#free(value, inner);
   }
 
-  /** Orders the copies from next carries to carries so that none overwrites what another has still to read. */
-  #parallelMoves(from: readonly Value[], to: readonly Value[], level: Level): CopyStep[] {
-    let pending = from.map((value, at): CopyStep => {
-      return {
-        kind: 'copy',
-        from: this.#placeOf(value),
-        to: this.#placeOf(to[at]!),
-        bytes: valueBytes(value),
-      };
+  /** Copies from next carries to carries; a value that has to step aside gets room in the arena. */
+  #carryMoves(from: readonly Value[], to: readonly Value[], level: Level): CopyStep[] {
+    const moves = from.map((value, at): CopyStep => {
+      const bytes = valueBytes(value);
+      return { kind: 'copy', from: this.#placeOf(value), to: this.#placeOf(to[at]!), bytes };
     });
-    pending = pending.filter((move) => !samePlace(move.from, move.to));
-    const ordered: CopyStep[] = [];
-    while (pending.length > 0) {
-      const free = pending.find((move) =>
-        pending.every((other) => other === move || !samePlace(other.from, move.to)),
-      );
-      if (free) {
-        ordered.push(free);
-        pending = pending.filter((move) => move !== free);
-        continue;
-      }
-      // A cycle, such as a swap: one value steps aside, and its readers follow it.
-      const blocked = pending[0]!;
-      const aside: Place = { space: 'arena', offset: this.#arena.allocate(blocked.bytes) };
-      level.releasable.add(this.#placeholder(aside, blocked.bytes));
-      ordered.push({ kind: 'copy', from: blocked.from, to: aside, bytes: blocked.bytes });
-      pending = pending.map((move) => (samePlace(move.from, blocked.from) ? { ...move, from: aside } : move));
-    }
-    return ordered;
+    return orderMoves(moves, (bytes) => {
+      const aside: Place = { space: 'arena', offset: this.#arena.allocate(bytes) };
+      level.releasable.add(this.#placeholder(aside, bytes));
+      return aside;
+    });
   }
 
   #placeholder(place: Place, bytes: number): Value {
@@ -336,10 +330,10 @@ class Planner {
   }
 }
 
-function samePlace(a: Place, b: Place): boolean {
-  if (a.space === 'arena' || b.space === 'arena')
-    return a.space === 'arena' && b.space === 'arena' && a.offset === b.offset;
-  return a.space === b.space && a.index === b.index;
+/** The input whose memory an output takes over, if the operation works in place. */
+function updatedInput(node: Node, output: number): Value | undefined {
+  if (node.op === 'Scan') return output < node.attrs.carry ? node.inputs[output] : undefined;
+  return node.op === 'CacheAppend' || node.op === 'ScatterNd' ? node.inputs[0] : undefined;
 }
 
 function requireKernel(node: Node): KernelStep['node'] {

@@ -142,6 +142,13 @@ describe('memory is reused', () => {
     expect(plan.steps.every((step) => step.kind === 'kernel')).toBe(true);
   });
 
+  test('what is made and then updated in place is made where it belongs', () => {
+    const plan = planned((x) => tf.scatterND(tf.tensor2d([1, 0], [2, 1], 'int32'), x!, [9000, 2]), [[2, 2]]);
+    expect([plan.arenaBytes, plan.steps.map((step) => step.kind)]).toEqual([0, ['kernel', 'kernel']]);
+    const loop = planned((x) => scan((c) => ({ carry: tf.add(c, 1) }), tf.exp(x!), 3).carry, [[64]]);
+    expect(loop.arenaBytes).toBe(64 * 4 + 64); // the next carry and the number of rounds
+  });
+
   test('a value twice among the results, an argument, a reshape of it: copied', () => {
     const plan = planned((x) => [x!, tf.reshape(x!, [4]), tf.neg(x!), tf.zeros([3])], [[2, 2]]);
     expect(plan.outputs.map(({ alias }) => alias)).toEqual([null, null, null, null]);
