@@ -6,9 +6,7 @@ import type { Plan, Step } from '../../plan.js';
 import { GLOBALS, KernelContext, type TableEntry } from './context.js';
 import { DriverBuilder, workOf } from './driver.js';
 import { ModuleBuilder } from './encoder.js';
-
-/** Most bytes that a WebAssembly memory of 32-bit addresses holds. */
-export const MEMORY_LIMIT_BYTES = 2 ** 32;
+import { MEMORY_LIMIT_BYTES } from './heap.js';
 
 /** A compiled plan. */
 export interface CompiledProgram {

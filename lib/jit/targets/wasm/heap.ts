@@ -1,7 +1,8 @@
 // lib/jit/targets/wasm/heap.ts: the one shared memory of the target, and who has which part of it. All programs, Weights
 // and tensors lie in it, so that a result of one program is another's argument without a copy.
 
-import { MEMORY_LIMIT_BYTES } from './compile.js';
+/** Most bytes that a WebAssembly memory of 32-bit addresses holds. */
+export const MEMORY_LIMIT_BYTES = 2 ** 32;
 
 const PAGE_BYTES = 65536;
 const ALIGNMENT = 64;
