@@ -25,6 +25,13 @@ const folder = process.env.RESPONSE_TIME_SMOLLM2 ?? join(cacheFolder(), 'smollm2
 const isHere = existsSync(join(folder, 'model.safetensors'));
 const reason = isHere ? 'float32' : 'skipped: the model is not here, run: sh scripts/smollm2.sh';
 
+test.runIf(process.env.RESPONSE_TIME_REQUIRE === 'smollm2')(
+  'the model is here (RESPONSE_TIME_REQUIRE)',
+  () => {
+    expect(isHere, folder).toBe(true);
+  },
+);
+
 test('ten questions with answers of up to 64 tokens', () => {
   expect(answers).toHaveLength(10);
   for (const { newIds } of answers) expect(newIds.length).toBeLessThanOrEqual(NEW_TOKENS);

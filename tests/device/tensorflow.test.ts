@@ -17,6 +17,13 @@ describe.skipIf(!native)(`TensorFlow's native backend (${reason})`, () => {
   });
 });
 
+test.runIf(process.env.RESPONSE_TIME_REQUIRE === 'tensorflow')(
+  'it is installed (RESPONSE_TIME_REQUIRE)',
+  () => {
+    expect(native?.name).toBe('@tensorflow/tfjs-node');
+  },
+);
+
 test('npm run native refuses a variant that it does not know', () => {
   const script = fileURLToPath(new URL('../../scripts/native.sh', import.meta.url));
   const { status, stderr } = spawnSync('sh', [script, 'tpu'], { encoding: 'utf8' });
