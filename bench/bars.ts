@@ -183,6 +183,8 @@ export function figures({ measured }: Outcome): {
   readonly gigabytesPerSecond?: number;
   readonly newTokens?: number;
   readonly runs?: number;
+  /** That ran, run by run where they differ: the target falls back to one when a core is busy. */
+  readonly threads?: string;
 }[] {
   return [...measured].map(([id, found]) => {
     if ('missing' in found) return { id, missing: found.missing };

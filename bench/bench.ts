@@ -3,6 +3,7 @@
 // show as missing.
 
 import { existsSync } from 'node:fs';
+import { loadavg } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { randomModelFolder } from 'response-time/cli/models';
@@ -187,20 +188,35 @@ async function benchModel(model: ModelName, settings: Settings, places: Places):
   }
 }
 
+/** All of a model's measurements, missing. */
+function absent(model: ModelName, { only }: Settings): ModelOutcome {
+  const missing = 'the model is not here; sh scripts/smollm2.sh makes it';
+  say(`${model}: missing: ${missing}`);
+  const places = { folder: '', python: undefined, peers: undefined };
+  const { measurements } = narrowed(planOf(model, places, model, FULL), only);
+  return {
+    measured: new Map(measurements.map(({ id }) => [id, { missing }])),
+    facts: new Map(),
+    profiles: [],
+  };
+}
+
 async function main(): Promise<void> {
   const settings = readSettings(process.argv.slice(2));
   if (settings.help) return void process.stdout.write(HELP);
+  const [load] = loadavg() as [number, number, number];
+  if (load > 1) say(`note: other programs run (load ${load.toFixed(1)}): the figures will mean little`);
   const python = await findPython(new AbortController().signal);
   const outcomes: ModelOutcome[] = [];
   for (const model of settings.models) {
     const folder = await folderOf(model, settings.quick);
     if (folder) outcomes.push(await benchModel(model, settings, { folder, python, peers: settings.peers }));
-    else say(`${model}: missing: sh scripts/smollm2.sh makes it`);
+    else outcomes.push(absent(model, settings));
   }
-  await report(settings, outcomes);
+  await report(settings, outcomes, load);
 }
 
-async function report(settings: Settings, outcomes: readonly ModelOutcome[]): Promise<void> {
+async function report(settings: Settings, outcomes: readonly ModelOutcome[], load: number): Promise<void> {
   const sizes = settings.quick ? QUICK : FULL;
   const outcome: Outcome = {
     measured: new Map(outcomes.flatMap(({ measured }) => [...measured])),
@@ -227,6 +243,7 @@ async function report(settings: Settings, outcomes: readonly ModelOutcome[]): Pr
     machine: machineFacts(),
     runtime: runtimeFacts(),
     settings: { rounds: settings.rounds, quick: settings.quick, sizes },
+    loadBefore: load,
     contenders: Object.fromEntries(outcome.facts),
     bars,
     figures: figures(outcome),

@@ -37,16 +37,17 @@ export function barsTable(results: readonly BarResult[]): string {
 }
 
 export function figuresTable(outcome: Outcome): string {
-  const header = ['measured', 'first token ms', 'a token ms', 'whole ms', 'new tokens', 'runs'];
+  const header = ['measured', 'first token ms', 'a token ms', 'whole ms', 'new tokens', 'threads', 'runs'];
   const rows = figures(outcome).map((figure) => {
-    if (figure.missing !== undefined) return [figure.id, '-', '-', '-', '-', `missing: ${figure.missing}`];
+    if (figure.missing !== undefined)
+      return [figure.id, '-', '-', '-', '-', '-', `missing: ${figure.missing}`];
     const runs = String(figure.runs);
     if (figure.gigabytesPerSecond !== undefined) {
-      return [figure.id, '-', '-', `${figure.gigabytesPerSecond.toFixed(1)} GB/s`, '-', runs];
+      return [figure.id, '-', '-', `${figure.gigabytesPerSecond.toFixed(1)} GB/s`, '-', '-', runs];
     }
     const numbers = [figure.firstTokenMs!, figure.tokenMs!, figure.totalMs!];
     const [first, token, whole] = [1, 2, 0].map((digits, i) => numbers[i]!.toFixed(digits));
-    return [figure.id, first!, token!, whole!, String(figure.newTokens), runs];
+    return [figure.id, first!, token!, whole!, String(figure.newTokens), figure.threads!, runs];
   });
   return columns([header, ...rows]);
 }
