@@ -14,7 +14,7 @@ import type { BoundWeight, Executable, RunOptions, RunReport, Target, TargetBuff
 import type { Traced } from './trace.js';
 import { traceFunction } from './trace.js';
 import type { Flat } from './trees.js';
-import { boundWeight, weightUses } from './weights.js';
+import { boundWeight, checkAllFit, weightUses } from './weights.js';
 
 export interface CompileOptions {
   readonly fuse: boolean;
@@ -56,7 +56,6 @@ export class Program {
   lastRun: RunReport | undefined;
   readonly #result: Traced['result']; // not all of what was traced: that holds its constants
   readonly #target: Target;
-  #captured: (BoundWeight | undefined)[] = [];
 
   private constructor(
     result: Traced['result'],
@@ -142,11 +141,9 @@ export class Program {
   /** One handle a WeightSlot: those of the arguments come first, in their order. */
   #weights(weights: Flat['weights']): BoundWeight[] {
     const uses = this.#uses;
-    return this.graph.weights.map((slot, i) => {
-      if (!slot.weight) return boundWeight(this.#target, weights[i]!.weight, uses[i]!);
-      this.#captured[i] ??= boundWeight(this.#target, slot.weight, uses[i]!);
-      return this.#captured[i];
-    });
+    const all = this.graph.weights.map((slot, i) => slot.weight ?? weights[i]!.weight);
+    checkAllFit(this.#target, all, uses);
+    return all.map((weight, i) => boundWeight(this.#target, weight, uses[i]!));
   }
 
   get #uses(): ReturnType<typeof weightUses> {

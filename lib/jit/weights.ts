@@ -40,9 +40,16 @@ export function boundWeight(target: Target, weight: Weight, use: WeightUse): Bou
 export async function bind<Tree>(params: Tree, targetName: TargetName = 'wasm'): Promise<Tree> {
   const target = await openTarget(targetName);
   const { tensors, weights } = flatten(params);
-  for (const { weight, path } of weights) {
-    const outputAxis = path.split('.').at(-1) === 'embedding' ? 0 : 1;
-    boundWeight(target, weight, { path, outputAxis });
+  const uses = weights.map(({ path }): WeightUse => {
+    return { path, outputAxis: path.split('.').at(-1) === 'embedding' ? 0 : 1 };
+  });
+  checkAllFit(
+    target,
+    weights.map(({ weight }) => weight),
+    uses,
+  );
+  for (const [i, { weight, path }] of weights.entries()) {
+    boundWeight(target, weight, uses[i]!);
     freeSource(weight, path, targetName);
     await new Promise((resolve) => setImmediate(resolve)); // other work, and the collector, get their turn
   }
@@ -50,6 +57,14 @@ export async function bind<Tree>(params: Tree, targetName: TargetName = 'wasm'):
   for (const { tensor } of tensors) if (!moved.has(tensor)) moved.set(tensor, moveTensor(tensor, target));
   const keep = (leaf: unknown): unknown => leaf;
   return mapTree(params, { tensor: (tensor) => moved.get(tensor), weight: keep, plain: keep }) as Tree;
+}
+
+/** Asks, before anything is allocated, whether the Weights that are not bound yet fit. @throws RangeError if not */
+export function checkAllFit(target: Target, weights: readonly Weight[], uses: readonly WeightUse[]): void {
+  const missing = new Map<Weight, WeightUse>();
+  for (const [i, weight] of weights.entries())
+    if (!bound.get(target)?.has(weight)) missing.set(weight, uses[i]!);
+  if (missing.size > 0) target.checkFit?.([...missing].map(([weight, use]) => ({ weight, use })));
 }
 
 /** A tensor's values in the target's memory; the tensor itself is disposed. */
