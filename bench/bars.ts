@@ -173,8 +173,8 @@ export function judge(outcome: Outcome, bars: readonly Bar[] = BARS): BarResult[
   });
 }
 
-/** The lines of all that was measured, and of all that was not. */
-export function figures({ measured }: Outcome): {
+/** A line of the table of all that was measured. */
+export interface FigureLine {
   readonly id: string;
   readonly missing?: string;
   readonly totalMs?: number;
@@ -185,7 +185,10 @@ export function figures({ measured }: Outcome): {
   readonly runs?: number;
   /** That ran, run by run where they differ: the target falls back to one when a core is busy. */
   readonly threads?: string;
-}[] {
+}
+
+/** The lines of all that was measured, and of all that was not. */
+export function figures({ measured }: Outcome): FigureLine[] {
   return [...measured].map(([id, found]) => {
     if ('missing' in found) return { id, missing: found.missing };
     const of = (figure: Figure): number => median({ measured }, id, figure);
@@ -194,13 +197,8 @@ export function figures({ measured }: Outcome): {
       return { id, runs: found.length, gigabytesPerSecond: of((timing) => timing.gigabytesPerSecond ?? 0) };
     }
     const { newTokens } = found[0]!;
-    return {
-      id,
-      runs: found.length,
-      newTokens,
-      totalMs: of(total),
-      firstTokenMs: of(first),
-      tokenMs: of(token),
-    };
+    const threads = [...new Set(found.map((timing) => timing.threads ?? 1))].join(' and ');
+    const times = { totalMs: of(total), firstTokenMs: of(first), tokenMs: of(token) };
+    return { id, runs: found.length, threads, newTokens, ...times };
   });
 }

@@ -112,7 +112,10 @@ describe('the bars', () => {
   });
 
   test('a peer that is missing gives no figure, and the reason', () => {
-    const found = outcome({ 'gpt2/int8/2': [timing(7)], 'gpt2/llama-Q8_0/1': { missing: 'not installed' } });
+    const found = outcome({
+      'gpt2/int8/2': [timing(7, { threads: 2 })],
+      'gpt2/llama-Q8_0/1': { missing: 'not installed' },
+    });
     const bar = judge(found, only('node-llama-cpp Q8_0', 'INT8'));
     expect(bar).toMatchObject([{ value: null, verdict: 'missing', reason: 'not installed' }]);
     expect(barsTable(bar)).toMatchInlineSnapshot(`
@@ -120,9 +123,9 @@ describe('the bars', () => {
       node-llama-cpp Q8_0  INT8  >= 1 x         -        -  missing: not installed"
     `);
     expect(figuresTable(found)).toMatchInlineSnapshot(`
-      "measured           first token ms  a token ms  whole ms  new tokens  runs
-      gpt2/int8/2                 100.0        7.00       989         128  1
-      gpt2/llama-Q8_0/1               -           -         -           -  missing: not installed"
+      "measured           first token ms  a token ms  whole ms  new tokens  threads  runs
+      gpt2/int8/2                 100.0        7.00       989         128        2  1
+      gpt2/llama-Q8_0/1               -           -         -           -        -  missing: not installed"
     `);
   });
 
