@@ -8,6 +8,7 @@ import { identify } from '../cli/models.js';
 import { type CompiledModel, compileModel } from '../compile.js';
 import type { GenerativeModel } from '../generate.js';
 import { loadModel, type Model } from '../model.js';
+import type { SchemeName } from '../quantize.js';
 
 /** A way to run a model, ready to generate. */
 export interface Variant extends PlannedConfiguration {
@@ -19,7 +20,7 @@ export interface Variant extends PlannedConfiguration {
 }
 
 /**
- * Loads a model as often as the names need it: those that differ in the cache alone share weights and programs.
+ * Loads a model once for each kind of weights that the names ask for, and compiles it once for each target.
  * @param names TARGET-cached-WEIGHTS or TARGET-uncached-WEIGHTS, as `response-time benchmark` takes them
  * @throws RangeError for a name that is none (says what was expected)
  */
@@ -29,23 +30,30 @@ export async function loadVariants(
   signal: AbortSignal,
 ): Promise<Variant[]> {
   const plans = names.map(parseConfiguration); // a misspelled name is noticed before anything is loaded
-  const loaded = new Map<string, Pick<Variant, 'model' | 'runs' | 'compiled'>>();
+  const models = new Map<string, Model>();
+  const programs = new Map<string, CompiledModel>();
   const variants: Variant[] = [];
   for (const plan of plans) {
-    const key = `${plan.target} ${plan.weights}`;
-    const shared = loaded.get(key) ?? (await load(folder, plan, signal));
-    loaded.set(key, shared);
-    variants.push({ ...plan, ...shared });
+    signal.throwIfAborted();
+    const { target, weights } = plan;
+    const model = models.get(weights) ?? (await load(folder, weights, signal));
+    models.set(weights, model);
+    if (target === 'eager') {
+      variants.push({ ...plan, model, runs: model, compiled: null });
+      continue;
+    }
+    const key = `${target} ${weights}`;
+    // Weights move into the target where nobody else needs them, so that there is one copy in memory.
+    const moveWeights = plans.every((other) => other.weights !== weights || other.target === target);
+    const compiled = programs.get(key) ?? (await compileModel(model, { target, moveWeights }));
+    programs.set(key, compiled);
+    variants.push({ ...plan, model, runs: compiled, compiled });
   }
   return variants;
 }
 
-async function load(folder: string, { target, weights }: PlannedConfiguration, signal: AbortSignal) {
-  signal.throwIfAborted();
-  const model = await loadModel(folder, { name: identify(folder).name, scheme: { name: weights }, signal });
-  if (target === 'eager') return { model, runs: model, compiled: null };
-  const compiled = await compileModel(model, { target, moveWeights: true });
-  return { model, runs: compiled, compiled };
+function load(folder: string, weights: SchemeName, signal: AbortSignal): Promise<Model> {
+  return loadModel(folder, { name: identify(folder).name, scheme: { name: weights }, signal });
 }
 
 /** @param backend the tfjs backend that was started: what an eager variant runs on */
@@ -62,6 +70,6 @@ export function variantConfiguration(
 
 /** Frees models and programs. */
 export async function disposeVariants(variants: readonly Variant[]): Promise<void> {
-  for (const owner of new Set(variants.map(({ model, compiled }) => compiled ?? model)))
-    await owner.dispose();
+  for (const compiled of new Set(variants.map((variant) => variant.compiled))) await compiled?.dispose();
+  for (const model of new Set(variants.map((variant) => variant.model))) model.dispose();
 }
