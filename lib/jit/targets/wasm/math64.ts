@@ -107,9 +107,12 @@ const asin = (f: FunctionBuilder, x: Local) =>
 
 function atan2(f: FunctionBuilder, y: Local, x: Local): Expr {
   const ratio = f.let('ratio', f64x2.div(f64x2.abs(y), f64x2.abs(x)));
-  f.set(ratio, pick(f64x2.eq(y, 0), double(0), ratio)); // also where x is 0
+  // Where both are 0 or both are infinite the quotient is NaN.
+  f.set(ratio, pick(v128.and(f64x2.eq(y, 0), f64x2.eq(x, x)), double(0), ratio));
+  const isInfinite = f64x2.eq(f64x2.min(f64x2.abs(x), f64x2.abs(y)), Number.POSITIVE_INFINITY);
+  f.set(ratio, pick(isInfinite, double(1), ratio));
   const angle = f.let('plane', arcTangent(f, ratio));
-  f.set(angle, pick(f64x2.lt(x, 0), f64x2.sub(Math.PI, angle), angle));
+  f.set(angle, pick(i64x2.shr_s(x, 63), f64x2.sub(Math.PI, angle), angle)); // -0 is on the left too
   return v128.or(angle, signOf(y));
 }
 
@@ -137,15 +140,16 @@ function wave(f: FunctionBuilder, x: Expr, quarter: 0 | 1): Local {
   return f.let('wave', v128.xor(size, i64x2.shl(v128.and(place, lanes64(2n)), 62)));
 }
 
-/** x^y = e^(y ln |x|); below zero only for whole y, with the sign of its parity. */
+/** x^y = e^(y ln |x|); for whole y with the sign of its parity, for other y NaN below zero. */
 function power(f: FunctionBuilder, x: Local, y: Local): Expr {
   const size = exp(f, f64x2.mul(y, log(f, f64x2.abs(x))));
-  const isWhole = f64x2.eq(f64x2.nearest(y), y);
+  const isWhole = f.let('isWhole', f64x2.eq(f64x2.nearest(y), y));
   const halfOfY = f.let('halfOfY', f64x2.mul(y, 0.5));
-  const isOdd = f64x2.ne(f64x2.nearest(halfOfY), halfOfY);
-  const negative = pick(isWhole, v128.or(size, v128.and(isOdd, double(-0))), double(Number.NaN));
-  const result = f.let('power', pick(f64x2.lt(x, 0), negative, size));
-  return pick(v128.or(f64x2.eq(y, 0), f64x2.eq(x, 1)), double(1), result);
+  const isOdd = v128.and(isWhole, f64x2.ne(f64x2.nearest(halfOfY), halfOfY));
+  const signed = f.let('signed', v128.or(size, v128.and(signOf(x), isOdd)));
+  const isBelowZero = v128.and(f64x2.lt(x, 0), f64x2.gt(x, Number.NEGATIVE_INFINITY));
+  const isUndefined = v128.and(isBelowZero, v128.not(isWhole));
+  return pick(f64x2.eq(y, 0), double(1), pick(isUndefined, double(Number.NaN), signed));
 }
 
 const half = (x: Expr) => f64x2.mul(x, 0.5);
@@ -163,6 +167,10 @@ const asinhOf = (f: FunctionBuilder, x: Local) => {
   const size = f.let('size', f64x2.abs(x));
   const sum = f64x2.add(size, f64x2.sqrt(f64x2.add(f64x2.mul(size, size), 1)));
   return nearZero(f, x, v128.or(log(f, sum), signOf(x)), [-1 / 6, 0, 1]);
+};
+const acoshOf = (f: FunctionBuilder, x: Local) => {
+  const root = f64x2.sqrt(minusOne(f64x2.mul(x, x)));
+  return pick(f64x2.lt(x, 1), double(Number.NaN), log(f, f64x2.add(x, root)));
 };
 const softplusOf = (f: FunctionBuilder, x: Local) => {
   const small = exp(f, f64x2.neg(f64x2.abs(x)));
@@ -183,7 +191,7 @@ export const preciseMath: Readonly<Record<string, () => FunctionCode>> = {
   sinh: inDoubles('sinh', 1, sinhOf),
   cosh: inDoubles('cosh', 1, coshOf),
   asinh: inDoubles('asinh', 1, asinhOf),
-  acosh: inDoubles('acosh', 1, (f, x) => log(f, f64x2.add(x, f64x2.sqrt(minusOne(f64x2.mul(x, x)))))),
+  acosh: inDoubles('acosh', 1, acoshOf),
   atanh: inDoubles('atanh', 1, (f, x) => {
     const ratio = f64x2.div(f64x2.add(1, x), f64x2.sub(1, x));
     return nearZero(f, x, half(log(f, ratio)), [1 / 3, 0, 1]);

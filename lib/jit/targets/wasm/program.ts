@@ -6,7 +6,7 @@ import { isBinary, isUnary } from '../../graph.js';
 import type { FunctionBuilder } from './builder.js';
 import type { KernelContext } from './context.js';
 import { constant, type Expr } from './nodes.js';
-import { f32, i32, select } from './scalars.js';
+import { f32, f64, i32, select } from './scalars.js';
 import { f32x4, i32x4, v128 } from './vectors.js';
 
 /** A vector of four elements and how to read it. */
@@ -77,8 +77,7 @@ class Emitter {
         return f32x4.abs(x);
       case 'Sign': {
         const isSigned = v128.or(f32x4.lt(x, 0), f32x4.gt(x, 0));
-        const one = v128.or(v128.and(x, 0x80000000), f32x4.splat(1));
-        return v128.bitselect(one, v128.bitselect(f32x4.splat(0), x, f32x4.eq(x, 0)), isSigned);
+        return v128.and(v128.or(v128.and(x, 0x80000000), f32x4.splat(1)), isSigned); // 0 for NaN, as tfjs has it
       }
       case 'Floor':
         return f32x4.floor(x);
@@ -126,7 +125,7 @@ class Emitter {
       case 'Div':
         return f32x4.div(a, b);
       case 'FloorDiv':
-        return f32x4.floor(f32x4.div(a, b));
+        return this.lanes('floatFloorDiv', a, b);
       case 'Mod':
         return this.lanes('remainder', a, b);
       case 'Pow':
@@ -210,7 +209,7 @@ class Emitter {
 
   /** What WebAssembly has for scalars only. */
   private lanes(name: keyof typeof scalarFunctions, a: Expr, b: Expr): Expr {
-    const isFloat = name === 'remainder';
+    const isFloat = name === 'remainder' || name === 'floatFloorDiv';
     const lane = (vector: Expr, i: number) => (isFloat ? f32x4.extractLane : i32x4.extractLane)(vector, i);
     const [x, y] = [this.f.let('x', a), this.f.let('y', b)];
     let result: Expr = constant('i32x4', 0);
@@ -252,10 +251,19 @@ const scalarFunctions = {
   },
   shiftLeft: (_: FunctionBuilder, a: Expr, b: Expr): Expr => i32.shl(a, b),
   shiftRight: (_: FunctionBuilder, a: Expr, b: Expr): Expr => i32.shr_u(a, b),
-  /** a - b floor(a / b), its bits as an int32. */
+  /** In float64, where the quotient of two float32 is never rounded up to a whole number; its bits as an int32. */
+  floatFloorDiv: (_: FunctionBuilder, left: Expr, right: Expr): Expr => {
+    const quotient = f64.div(f64.promote_f32(left), f64.promote_f32(right));
+    return i32.reinterpret_f32(f32.demote_f64(f64.floor(quotient)));
+  },
+  /** The exact rest of a / b with the sign of b; a float64 holds all steps. Its bits as an int32. */
   remainder: (f: FunctionBuilder, left: Expr, right: Expr): Expr => {
-    const [a, b] = [f.let('a', left), f.let('b', right)];
-    return i32.reinterpret_f32(f32.sub(a, f32.mul(b, f32.floor(f32.div(a, b)))));
+    const [a, b] = [f.let('a', f64.promote_f32(left)), f.let('b', f64.promote_f32(right))];
+    const whole = f.let('whole', f64.trunc(f64.div(a, b)));
+    // Nothing to take off where b is larger, even an infinite b.
+    const rest = f.let('rest', f64.sub(a, select(0, f64.mul(whole, b), f64.eq(whole, 0), 'f64')));
+    const isOther = i32.and(f64.ne(rest, 0), i32.ne(f64.lt(a, 0), f64.lt(b, 0)));
+    return i32.reinterpret_f32(f32.demote_f64(select(f64.add(rest, b), rest, isOther, 'f64')));
   },
 };
 

@@ -99,6 +99,7 @@ export const f32 = {
 export const f64 = {
   ...unary('f64', numbered(floatUnaries, 0x99)),
   ...binary('f64', numbered(floatBinaries, 0xa0)),
+  ...binary('f64', numbered(floatComparisons, 0x61), 'i32'),
   ...unary('f64', { promote_f32: 0xbb }, 'f64', ['f32']),
 };
 
