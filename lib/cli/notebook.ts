@@ -26,7 +26,7 @@ results/latest (RESPONSE_TIME_RESULTS or --output name another folder); the note
 The first cell that fails ends the run with its name and error.
 
 --param sets a name of the cells tagged \`parameters\`, each notebook takes those that it has: model, backend, samples,
-newTokens. VALUE is JSON, or else a text.
+tokens. VALUE is JSON, or else a text.
 
 Examples
   $ response-time notebook run
