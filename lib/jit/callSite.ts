@@ -9,8 +9,8 @@ export interface CallSite {
 }
 
 const ownFolder = fileURLToPath(new URL('.', import.meta.url));
-/** Also where source maps show tfjs's own TypeScript. */
-const tfjsFile = /@tensorflow[/\\]|[/\\]tfjs-(core|backend-\w+|layers)[/\\]/;
+/** Also where source maps show tfjs's own TypeScript, and the helpers that it was compiled with. */
+const tfjsFile = /@tensorflow[/\\]|[/\\]tfjs-(core|backend-\w+|layers)[/\\]|[/\\]tslib[/\\]/;
 const opsFile = ownFolder.replace(/jit.$/, 'ops.');
 
 /** The current stack, read only when someone asks: reading it costs more than all else in tracing an operation. */

@@ -43,7 +43,7 @@ const floats: Readonly<Record<Exclude<ScalarOp, 'Cast'>, Scalar>> = {
   Sub: (a, b) => a - b,
   Mul: (a, b) => a * b,
   Div: (a, b) => a / b,
-  FloorDiv: (a, b) => Math.floor(Math.fround(a / b)),
+  FloorDiv: (a, b) => Math.floor(a / b),
   Mod: modulo,
   Pow: (a, b) => a ** b,
   Max: (a, b) => Math.max(a, b),
@@ -68,7 +68,6 @@ const floats: Readonly<Record<Exclude<ScalarOp, 'Cast'>, Scalar>> = {
 /** Where integers need more than the float formula cut to 32 bits. */
 const integers: Partial<Record<ScalarOp, Scalar>> = {
   Mul: Math.imul,
-  FloorDiv: (a, b) => Math.floor(a / b),
 };
 
 /**

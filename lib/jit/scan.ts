@@ -62,6 +62,14 @@ function leafTypes(tree: unknown): LeafType[] {
   return leaves;
 }
 
+/** Says what a step has to return when it returned something else. */
+function checkStep(result: unknown): void {
+  if (typeof result === 'object' && result !== null && 'carry' in result) return;
+  const received =
+    result instanceof Promise ? 'a Promise' : result instanceof tf.Tensor ? 'a tensor' : typeof result;
+  throw new TypeError(`scan: step: expected { carry, output? }, received ${received}`);
+}
+
 function checkCarry(before: readonly LeafType[], next: unknown): void {
   const after = leafTypes(next);
   for (let i = 0; i < Math.max(before.length, after.length); i++) {
@@ -69,7 +77,8 @@ function checkCarry(before: readonly LeafType[], next: unknown): void {
     if (expected?.path === received?.path && expected?.type === received?.type) continue;
     const path = expected?.path ?? received?.path;
     const isNumber = expected && /^-?\d/.test(expected.type) && expected.path === received?.path;
-    const isWidened = expected?.type.replace('int32', 'float32') === received?.type;
+    const isWidened =
+      expected?.type.startsWith('int32') && expected.type.replace('int32', 'float32') === received?.type;
     const hint = isNumber
       ? '; a number that changes has to be a tensor, such as tf.scalar(0, "int32")'
       : isWidened
@@ -115,6 +124,7 @@ function traceScan<Carry, Output>(
       return tracer.tensorOf(inner.input(inits[i]!.dtype, tensor.shape));
     });
     const result = step(first.rebuild(carried) as Carry);
+    checkStep(result);
     checkCarry(before, result.carry);
     const next = tensorsOf(result.carry);
     const output = tensorsOf(result.output);
@@ -148,8 +158,10 @@ function addScan(
 }
 
 function untilValue(tracer: Tracer, flag: tf.Tensor): Value {
-  if (flag.size !== 1)
-    throw new TypeError(`scan: until: expected a bool scalar, received ${bracket(flag.shape)}`);
+  if (!(flag instanceof tf.Tensor) || flag.size !== 1) {
+    const received = flag instanceof tf.Tensor ? bracket(flag.shape) : `${typeof flag} ${String(flag)}`;
+    throw new TypeError(`scan: until: expected a bool scalar tensor, received ${received}`);
+  }
   const builder = tracer.builder;
   return builder.cast(builder.reshape(builder.resolve(tracer.valueOf(flag)), []), 'bool');
 }
@@ -198,6 +210,7 @@ function runStep<Carry, Output>(
   // tf.tidy keeps what it finds in the result; its types know fewer trees than it does.
   return tf.tidy(() => {
     const result = step(carry);
+    checkStep(result);
     const ended = until ? until(result.carry).dataSync()[0] !== 0 : false;
     const { tensors, rebuild } = tensorsOf(result.output);
     const output = rebuild(tensors.map((tensor) => tf.clone(tensor))); // may be the carry's own

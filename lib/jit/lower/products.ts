@@ -83,6 +83,9 @@ function contract(b: GraphBuilder, left: Term, right: Term, needed: string): Ter
 function einsum(b: GraphBuilder, operands: readonly Value[], equation: string): Value {
   const [inputs, output] = equation.replaceAll(' ', '').split('->') as [string, string];
   const terms = inputs.split(',').map((letters, i): Term => ({ value: operands[i]!, letters }));
+  const repeated = terms.find(({ letters }) => new Set(letters).size < letters.length);
+  if (repeated)
+    throw new RangeError(`expected each axis once in a term, received ${repeated.letters} in ${equation}`);
   const folded = terms.reduce((left, right, i) => {
     const later = terms
       .slice(i + 1)

@@ -19,11 +19,17 @@ type PoolInfo = ReturnType<typeof backend_util.computePool2DInfo>;
 
 /** One value for each place in the window: x shifted by it, at the window's stride. */
 function windowSlices(b: GraphBuilder, x: Value, info: PoolInfo, fill: number): Value[] {
-  const { padInfo, outHeight, outWidth, strideHeight, strideWidth, filterHeight, filterWidth } = info;
-  const { top, bottom, left, right } = padInfo;
-  const vertical: [number, number] = [Math.max(0, top), Math.max(0, bottom)];
-  const padded = pad(b, x, [[0, 0], vertical, [Math.max(0, left), Math.max(0, right)], [0, 0]], fill);
-  const [batch, , , channels] = x.shape as ImageShape;
+  const { outHeight, outWidth, strideHeight, strideWidth, filterHeight, filterWidth } = info;
+  const [batch, height, width, channels] = x.shape as ImageShape;
+  const [top, left] = [Math.max(0, info.padInfo.top), Math.max(0, info.padInfo.left)];
+  // What the last window reaches, which is not always what padInfo has: tfjs counts places as if filters were square.
+  const bottom = (outHeight - 1) * strideHeight + info.effectiveFilterHeight - top - height;
+  const right = (outWidth - 1) * strideWidth + info.effectiveFilterWidth - left - width;
+  const [vertical, horizontal] = [
+    [top, Math.max(0, bottom)],
+    [left, Math.max(0, right)],
+  ] as const;
+  const padded = pad(b, x, [[0, 0], vertical, horizontal, [0, 0]], fill);
   return Array.from({ length: filterHeight * filterWidth }, (_, at) => {
     const [y, z] = [
       Math.floor(at / filterWidth) * info.dilationHeight,
