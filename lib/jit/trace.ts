@@ -8,25 +8,14 @@ import { GraphBuilder } from './build.js';
 import { callSite, Origin } from './callSite.js';
 import type { ElementType, ElementValues, Graph, Value } from './graph.js';
 import { formatOf } from './graph.js';
-import { elementwise } from './lower/elementwise.js';
-import { indexing } from './lower/indexing.js';
 import type { KernelInputs, Lowering } from './lower/lowering.js';
 import { elementType } from './lower/lowering.js';
-import { products } from './lower/products.js';
-import { reduce } from './lower/reduce.js';
-import { shape } from './lower/shape.js';
-import { vision } from './lower/vision.js';
+import { runNode } from './targets/reference/interpret.js';
+import type { Tensor } from './targets/reference/tensors.js';
+import type { Recorder } from './traceBackend.js';
+import { withRecorder } from './traceBackend.js';
 import { describeWeight, mapTree } from './trees.js';
-
-const BACKEND = 'trace';
-const lowerings: Readonly<Record<string, Lowering>> = {
-  ...elementwise,
-  ...indexing,
-  ...products,
-  ...reduce,
-  ...shape,
-  ...vision,
-};
+import { refuseAssign } from './variables.js';
 
 /** A traced function: its graph, and its result as a tree in which each tensor is the number of a graph output. */
 export interface Traced {
@@ -38,7 +27,7 @@ export interface Traced {
 }
 
 /** What an operation needs to know while a function is being traced. */
-export class Tracer {
+export class Tracer implements Recorder {
   builder: GraphBuilder;
   readonly root: GraphBuilder;
   readonly constants: { values: ElementValues; origin: Origin }[] = [];
@@ -109,11 +98,12 @@ export class Tracer {
     }
   }
 
-  /** Values of a constant; anything else cannot be read while tracing. */
+  /** Values that depend on constants alone; anything else cannot be read while tracing. */
   read(dataId: object): ElementValues {
     const value = this.#values.get(dataId);
+    const constant = value && this.#constantValues(value);
+    if (constant) return constant;
     const producer = value && this.builder.producerOf(value);
-    if (producer?.op === 'Constant') return producer.attrs.values;
     const what = producer ? `the result of ${producer.op}` : 'an argument';
     const made = producer?.source ? ` (made at ${producer.source})` : '';
     const { source } = callSite();
@@ -123,6 +113,15 @@ export class Tracer {
         'or read it after the compiled function has returned',
     );
     throw this.#failedRead;
+  }
+
+  #constantValues(value: Value): ElementValues | undefined {
+    const node = this.builder.producerOf(value);
+    if (!node || node.op === 'Scan' || node.op === 'WeightTensor') return undefined;
+    const inputs = node.inputs.map((input) => ({ ...input, values: this.#constantValues(input) }));
+    const known = inputs.filter((input): input is Tensor & Value => input.values !== undefined);
+    if (known.length < inputs.length) return undefined;
+    return runNode(node, known, [])[node.outputs.indexOf(value)]?.values;
   }
 
   forget(dataId: object): void {
@@ -145,20 +144,20 @@ export function activeTracer(): Tracer | undefined {
 export function traceFunction(fn: (...args: never[]) => unknown, args: readonly unknown[]): Traced {
   if (active)
     throw new Error('jit: a compiled function was called while another is traced; call the plain one');
-  const previous = tf.getBackend();
-  registerTraceBackend();
   const tracer = new Tracer();
   active = tracer;
+  const allowAssign = refuseAssign();
   try {
-    void tf.setBackend(BACKEND); // takes effect at once: the backend has no asynchronous start
     let traced: Traced | undefined;
-    tf.tidy(() => {
-      traced = runTraced(tracer, fn, args);
-    });
+    withRecorder(tracer, () =>
+      tf.tidy(() => {
+        traced = runTraced(tracer, fn, args);
+      }),
+    );
     return traced!;
   } finally {
     active = undefined;
-    void tf.setBackend(previous);
+    allowAssign();
   }
 }
 
@@ -180,6 +179,7 @@ function runTraced(tracer: Tracer, fn: (...args: never[]) => unknown, args: read
     const why = tracer.failedRead ? `\n${tracer.failedRead.message}` : '';
     throw new Error(`jit: the function returned a Promise; a traced function has to be synchronous${why}`);
   }
+  if (tracer.failedRead) throw tracer.failedRead; // of data(), or caught by the function
   return { ...finish(tracer, result, weightOrder), constants: tracer.constants };
 }
 
@@ -262,73 +262,4 @@ export function elementValues(values: tf.BackendValues, dtype: ElementType): Ele
 /** tfjs's name of an element type. */
 export function tfDType(dtype: ElementType): 'float32' | 'int32' | 'bool' {
   return dtype === 'f32' ? 'float32' : dtype === 'i32' ? 'int32' : 'bool';
-}
-
-/** The backend that tfjs sees. It exists once; the trace that is going on does the work. */
-class TraceBackend extends tf.KernelBackend {
-  override write(values: tf.BackendValues, shape: number[], dtype: tf.DataType): object {
-    return tracerNow().write(values, shape, dtype);
-  }
-  override readSync(dataId: object): tf.BackendValues {
-    return tracerNow().read(dataId);
-  }
-  override async read(dataId: object): Promise<tf.BackendValues> {
-    return tracerNow().read(dataId);
-  }
-  override disposeData(dataId: object): boolean {
-    active?.forget(dataId);
-    return true;
-  }
-  override move(): void {
-    throw new Error('jit: a tensor cannot be moved into a trace');
-  }
-  override refCount(): number {
-    return 1;
-  }
-  override incRef(): void {}
-  override numDataIds(): number {
-    return 0;
-  }
-  override timerAvailable(): boolean {
-    return false;
-  }
-  override floatPrecision(): 16 | 32 {
-    return 32;
-  }
-  override epsilon(): number {
-    return 1e-7;
-  }
-  override dispose(): void {}
-}
-
-function tracerNow(): Tracer {
-  if (!active) throw new Error('jit: a traced tensor was used after the trace had ended; return it instead');
-  return active;
-}
-
-/** Once: not at import, so that tfjs never picks `trace` as its default backend. */
-function registerTraceBackend(): void {
-  if (tf.findBackendFactory(BACKEND)) return;
-  tf.registerBackend(BACKEND, () => new TraceBackend(), -1);
-  for (const [kernelName, lower] of Object.entries(lowerings)) registerTraced(kernelName, lower);
-  for (const [name, kernelName] of Object.entries(tf)) {
-    const isKernelName = name === kernelName && !Object.hasOwn(lowerings, name);
-    if (isKernelName) registerTraced(name, missing(name));
-  }
-}
-
-function registerTraced(kernelName: string, lower: Lowering): void {
-  tf.registerKernel({
-    kernelName,
-    backendName: BACKEND,
-    kernelFunc: ({ inputs, attrs }) => tracerNow().run(kernelName, lower, inputs, attrs),
-  });
-}
-
-function missing(name: string): Lowering {
-  return () => {
-    throw new Error(
-      `the compiler has no lowering for ${name}; compute it outside, or compose it from other operations`,
-    );
-  };
 }

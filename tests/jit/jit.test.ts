@@ -214,6 +214,14 @@ describe('errors while tracing', () => {
     expect(tf.getBackend()).toBe('cpu');
   });
 
+  test('what depends on constants alone can be read', async () => {
+    const fn = (x: tf.Tensor) => {
+      const sizes = tf.mul(tf.onesLike(tf.range(0, 2)), 3).dataSync();
+      return tf.add(x, tf.ones([sizes[0]!]).arraySync() as number[]);
+    };
+    await agrees(fn, [numbers([3])]);
+  });
+
   test('a Promise, and the read behind it', async () => {
     const f = jit(async (x: tf.Tensor) => tf.mul(x, (await x.data())[0]!), { target });
     await expect(f(tf.ones([2]))).rejects.toThrow(/returned a Promise(.|\n)*an argument was read/);
