@@ -2,6 +2,8 @@
 // ScatterNd, Constant.
 
 import type {
+  BincountAttrs,
+  DenseBincountAttrs,
   FillAttrs,
   GatherV2Attrs,
   LinSpaceAttrs,
@@ -51,6 +53,15 @@ function countBefore(op: 'Less' | 'LessEqual') {
   });
 }
 
+/** x [..., n] integers -> how often each of 0..size - 1 is in a row (or the sum of its weights): [..., size]. */
+function countEach(b: GraphBuilder, x: Value, weights: Value, size: number, once: boolean): Value {
+  const hit = b.binary('Equal', b.reshape(b.cast(x, 'i32'), [...x.shape, 1]), countTo(b, size)); // [..., n, size]
+  const axis = x.shape.length - 1;
+  if (once) return b.cast(b.reduce('Max', b.cast(hit, 'i32'), [axis]), weights.dtype);
+  const amount = elementsOf(weights) > 0 ? b.reshape(weights, [...x.shape, 1]) : b.literal(1, weights.dtype);
+  return b.reduce('Sum', b.select(hit, amount, b.literal(0, weights.dtype)), [axis]);
+}
+
 export const indexing: LoweringTable = {
   GatherV2: lowering<GatherV2Attrs>((b, { x, indices }, { axis, batchDims }) => {
     const along = frontAxis(axis, x.shape.length);
@@ -88,6 +99,10 @@ export const indexing: LoweringTable = {
     const column = b.reshape(b.cast(indices, 'i32'), [...indices.shape, 1]);
     const hit = b.binary('Equal', column, countTo(b, depth));
     return b.select(hit, b.literal(onValue, type), b.literal(offValue, type));
+  }),
+  Bincount: lowering<BincountAttrs>((b, { x, weights }, { size }) => countEach(b, x, weights, size, false)),
+  DenseBincount: lowering<DenseBincountAttrs>((b, { x, weights }, { size, binaryOutput }) => {
+    return countEach(b, x, weights, size, binaryOutput ?? false);
   }),
   Diag: lowering((b, { x }) => {
     const size = elementsOf(x);

@@ -24,6 +24,7 @@ export interface KernelInputs {
   readonly defaultValue: Value;
   readonly sortedSequence: Value;
   readonly values: Value;
+  readonly weights: Value;
   readonly mean: Value;
   readonly variance: Value;
   readonly offset?: Value;
