@@ -225,17 +225,6 @@ async function report(settings: Settings, outcomes: readonly ModelOutcome[], loa
   };
   const profiles = outcomes.flatMap((each) => each.profiles);
   const bars = judge(outcome);
-  const bandwidthOf = (model: string): number =>
-    median(outcome, `${model}/bandwidth/2`, ({ gigabytesPerSecond = 0 }: Timing) => gigabytesPerSecond);
-  const text = [
-    figuresTable(outcome),
-    ...profiles.map(({ contender, kernels }) => {
-      return `${contender}, by kernel\n${profileTable(kernels, bandwidthOf(contender.split('/')[0]!))}`;
-    }),
-    barsTable(bars),
-    notes(settings, sizes),
-  ];
-  process.stdout.write(`${text.join('\n\n')}\n`);
   const record = {
     schemaVersion: 1,
     createdAt: new Date().toISOString(),
@@ -250,7 +239,19 @@ async function report(settings: Settings, outcomes: readonly ModelOutcome[], loa
     samples: Object.fromEntries(outcome.measured),
     profiles,
   };
+  // Before anything is printed: a reader who ends the pipe early loses no figure.
   await writeTextAtomically(settings.output, `${JSON.stringify(record, null, 1)}\n`);
+  const bandwidthOf = (model: string): number =>
+    median(outcome, `${model}/bandwidth/2`, ({ gigabytesPerSecond = 0 }: Timing) => gigabytesPerSecond);
+  const text = [
+    figuresTable(outcome),
+    ...profiles.map(({ contender, kernels }) => {
+      return `${contender}, by kernel\n${profileTable(kernels, bandwidthOf(contender.split('/')[0]!))}`;
+    }),
+    barsTable(bars),
+    notes(settings, sizes),
+  ];
+  process.stdout.write(`${text.join('\n\n')}\n`);
   say(`written to ${settings.output}`);
 }
 
