@@ -3,3 +3,6 @@ process.env.RT_TEST_TARGET = 'wasm';
 await import('../kernels.test.js');
 await import('../scan.test.js');
 await import('../jit.test.js');
+await import('../functions.test.js');
+await import('../operations.test.js');
+await import('../models.test.js');
