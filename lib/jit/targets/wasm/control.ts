@@ -48,8 +48,8 @@ export const PROFILE_STEPS = (65536 - PROFILE_AT) / 8;
 /** A decision: go on with all threads, stop, or go on with thread 0 alone. */
 export const DECISION = { together: 0, stop: 1, alone: 2 } as const;
 
-/** Looks at the barrier before a thread sleeps: about 50 us. A fork and join by spinning costs 0.2 us, by sleep 50. */
-const SPINS = 20_000;
+/** Looks at the barrier before a thread sleeps: about 100 us. A fork and join by spinning costs 0.2 us, by sleep 50. */
+const SPINS = 60_000;
 const SLEEP_NANOSECONDS = 1_000_000;
 
 export const word = (offset: number): Expr => i32.add(globalValue('control'), offset);

@@ -1,13 +1,13 @@
 // lib/jit/targets/wasm/decode.ts: one panel of a packed Weight -> the same panel in the type that it is multiplied in,
-// in scratch memory: float32, or int16 with the scales before each group. For many rows of inputs, where unpacking
+// in scratch memory: float32 of 16-bit floats, int8 of int4. For many rows of inputs, where unpacking
 // anew for every four of them would cost more than the larger panel.
 
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
 import { loads, stores } from './memory.js';
-import { decodedLayout, HALF_PRESCALE_LOG2, PANEL, type PackedLayout } from './pack.js';
+import { HALF_PRESCALE_LOG2, PANEL, type PackedLayout } from './pack.js';
 import { decoders } from './products.js';
 import { i32 } from './scalars.js';
-import { f32x4, i16x8, v128 } from './vectors.js';
+import { f32x4, i8x16, i16x8, v128 } from './vectors.js';
 
 const VECTORS = PANEL / 4;
 const vectors = Array.from({ length: VECTORS }, (_, i) => i);
@@ -38,34 +38,31 @@ function decodeFloats(f: FunctionBuilder, layout: PackedLayout, panel: Local, to
   });
 }
 
+/** Eight inputs a word: nibble n of its halves is the pair of inputs 2 n and 2 n + 1. */
 function decodeIntegers(f: FunctionBuilder, layout: PackedLayout, from: Local, to: Local): void {
   const { groups, groupBytes, scaleBytes } = layout;
   const [group, at] = [f.local('i32', 'group'), f.local('i32', 'at')];
-  const words = f.local('v128', 'words');
-  const wide = decodedLayout(layout);
-  const int8Pair = () => {
-    for (const vector of vectors) f.do(stores.v128(to, loads.i8ToI16x8(from, vector * 8), vector * 16));
+  const words = f.vectors('words', VECTORS);
+  const pairBytes = PANEL * 2;
+  /** Pairs of four channels as int16. */
+  const pairs = (vector: number, place: number) => {
+    const nibble = v128.and(i16x8.shr_u(words[vector]!, place * 4), i16x8.splat(15));
+    return i16x8.sub(nibble, i16x8.splat(8));
   };
-  /** Eight inputs: the four nibbles of each half word are four pairs. */
-  const int4Word = () => {
-    for (const vector of vectors) {
-      f.set(words, loads.v128(from, vector * 16));
-      for (const place of [0, 1, 2, 3]) {
-        const nibble = v128.and(i16x8.shr_u(words, place * 4), i16x8.splat(15));
-        f.do(stores.v128(to, i16x8.sub(nibble, i16x8.splat(8)), (place * VECTORS + vector) * 16));
-      }
-    }
-  };
-  const [decode, readBytes] = layout.kind === 'int8' ? [int8Pair, PANEL * 2] : [int4Word, PANEL * 4];
-  const writtenBytes = layout.kind === 'int8' ? PANEL * 4 : PANEL * 16;
   f.loop(group, 0, groups, 1, () => {
     for (const vector of vectors) f.do(stores.v128(to, loads.v128(from, vector * 16), vector * 16));
     f.increase(from, scaleBytes);
-    f.increase(to, wide.scaleBytes);
-    f.loop(at, 0, groupBytes - scaleBytes, readBytes, () => {
-      decode();
-      f.increase(from, readBytes);
-      f.increase(to, writtenBytes);
+    f.increase(to, scaleBytes);
+    f.loop(at, 0, groupBytes - scaleBytes, PANEL * 4, () => {
+      for (const vector of vectors) f.set(words[vector]!, loads.v128(from, vector * 16));
+      for (const place of [0, 1, 2, 3]) {
+        for (const vector of [0, 2]) {
+          const bytes = i8x16.narrow_i16x8_s(pairs(vector, place), pairs(vector + 1, place));
+          f.do(stores.v128(to, bytes, place * pairBytes + vector * 8));
+        }
+      }
+      f.increase(from, PANEL * 4);
+      f.increase(to, PANEL * 8);
     });
   });
 }

@@ -13,7 +13,7 @@ import { type Factor, multiplyPanel, runEpilogue, STRIP_BYTES } from './panels.j
 import { i32, select } from './scalars.js';
 
 /** From so many rows on, a panel is unpacked once instead of once for every four rows. */
-const DECODED_FROM_ROWS = 8;
+const DECODED_FROM_ROWS = 4;
 
 export function emitLinear(context: KernelContext, step: KernelStep, weights: Plan['weights']): Kernel {
   const node = step.node as StructuredNode<'Linear'>;

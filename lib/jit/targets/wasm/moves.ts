@@ -247,7 +247,5 @@ function decodeOne(layout: PackedLayout, start: Local, lane: Local, k: Local, sc
       const nibble = i32.and(i32.shr_u(loads.i32(i32.add(start, word), layout.scaleBytes), shift), 15);
       return f32.mul(f32.convert_i32_s(i32.sub(nibble, 8)), scale);
     }
-    case 'int16':
-      throw new TypeError('embed: int16 is made by kernels, not stored');
   }
 }

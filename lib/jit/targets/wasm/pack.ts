@@ -19,8 +19,7 @@ export const PANEL = 16;
 const ACTIVATION_BLOCK = { grouped: 32, whole: 64 };
 const SCALE_BYTES = PANEL * 4;
 
-/** int16: int8 or int4 unpacked for many rows of inputs; never stored. */
-export type PackedKind = 'f32' | 'bf16' | 'f16' | 'int8' | 'int4' | 'int16';
+export type PackedKind = 'f32' | 'bf16' | 'f16' | 'int8' | 'int4';
 
 /** Where everything lies in a packed Weight; depends on the format only, so code is made before the bytes come. */
 export interface PackedLayout {
@@ -50,7 +49,6 @@ const BITS: Readonly<Record<PackedKind, number>> = {
   f16: 16,
   int8: 8,
   int4: 4,
-  int16: 16,
 };
 
 /**
@@ -89,11 +87,11 @@ export function layoutOf(format: WeightFormat, transposed: boolean): PackedLayou
   };
 }
 
-/** Layout of a panel unpacked by decode.ts: float32, or int16 in the order of int8 with its scales. */
+/** Layout of a panel unpacked by decode.ts: 16-bit floats to float32, int4 to int8; the same where that is no use. */
 export function decodedLayout(layout: PackedLayout): PackedLayout {
-  if (layout.kind === 'f32') return layout;
-  const kind = layout.block === 0 ? 'f32' : 'int16';
-  const scaleBytes = layout.block === 0 ? 0 : layout.scaleBytes;
+  if (layout.kind === 'f32' || layout.kind === 'int8') return layout;
+  const kind = layout.kind === 'int4' ? 'int8' : 'f32';
+  const scaleBytes = kind === 'int8' ? layout.scaleBytes : 0;
   const groupBytes = scaleBytes + (layout.paddedGroup * PANEL * BITS[kind]) / 8;
   const panelBytes = layout.groups * groupBytes;
   return { ...layout, kind, scaleBytes, groupBytes, panelBytes, bytes: layout.panels * panelBytes };
@@ -149,9 +147,6 @@ export function pack(weight: Weight, transposed: boolean, layout: PackedLayout, 
         throw new TypeError(`pack: expected an int4 weight, received ${weight.kind}`);
       packScales(weight, layout, transposed, target);
       packInt4(unpackInt4(weight), source, layout, target);
-      break;
-    case 'int16':
-      throw new TypeError('pack: int16 is made by kernels, not stored');
   }
 }
 

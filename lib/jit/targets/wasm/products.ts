@@ -93,7 +93,7 @@ function floatTile(f: FunctionBuilder, tile: Tile, panel: Local, x: Local, sums:
   for (const each of sum) f.set(each, f32x4Zero);
   /** One input of every row times its weights. */
   const step = (k: number) => {
-    if (k === 0 && rows === 1 && layout.kind !== 'f32') touchAhead(f, from, FLOAT_UNROLL * stepBytes);
+    if (k === 0 && rows === 1 && layout.kind !== 'f32') touchAhead(f, from, unrollOf(rows) * stepBytes);
     for (const vector of range(vectors))
       f.set(
         weight[vector]!,
@@ -107,7 +107,7 @@ function floatTile(f: FunctionBuilder, tile: Tile, panel: Local, x: Local, sums:
       }
     }
   };
-  unrolled(f, layout.inDim, rows === 1 ? FLOAT_UNROLL : 2, step, (steps) => {
+  unrolled(f, layout.inDim, unrollOf(rows), step, (steps) => {
     f.increase(from, steps * stepBytes);
     f.increase(at, steps * 4);
   });
@@ -120,8 +120,11 @@ function floatTile(f: FunctionBuilder, tile: Tile, panel: Local, x: Local, sums:
 
 const f32x4Zero = f32x4.splat(0);
 
-/** Inputs a round; 2 and 8 were slower. */
-const FLOAT_UNROLL = 4;
+/**
+ * Inputs, or pairs of them, in a round of the loop. V8 moves all loads of a round to its start: with more than two of
+ * one row, or one of several rows, they do not fit the registers (int8: 19 instead of 25 and 22 instead of 32 GMAC/s).
+ */
+const unrollOf = (rows: number) => (rows === 1 ? 2 : 1);
 
 /** steps 0..count - 1 in a loop of `unroll` at a time, then the rest. */
 function unrolled(
@@ -212,21 +215,17 @@ function countDown(f: FunctionBuilder, counter: Local, count: number, body: () =
   }
 }
 
-const PAIR_UNROLL = 4;
-
-/** part += dot(eight int8 or int16, a pair of activations): 4 channels x 2 inputs an instruction. */
+/** part += dot(eight int8, a pair of activations): 4 channels x 2 inputs an instruction. */
 function pairBlock(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part: readonly Local[]): void {
   const { layout, rows, vectors, inputs } = tile;
   const pair = f.local('v128', 'pair');
   const weight = f.vectors('weight', vectors);
-  const isWide = layout.kind === 'int16';
-  const pairBytes = PANEL * 2 * (isWide ? 2 : 1);
-  const load = (k: number, vector: number) => {
-    const offset = k * pairBytes + (tile.first + vector) * (pairBytes / PANEL_VECTORS);
-    return isWide ? loads.v128(from, offset) : loads.i8ToI16x8(from, offset);
-  };
+  const pairBytes = PANEL * 2;
+  const unroll = unrollOf(rows);
+  const load = (k: number, vector: number) =>
+    loads.i8ToI16x8(from, k * pairBytes + (tile.first + vector) * 8);
   const step = (k: number) => {
-    if (k === 0 && rows === 1) touchAhead(f, from, PAIR_UNROLL * pairBytes);
+    if (k === 0 && rows === 1) touchAhead(f, from, unroll * pairBytes);
     if (rows > 1) for (const vector of range(vectors)) f.set(weight[vector]!, load(k, vector));
     for (const row of range(rows)) {
       f.set(pair, loads.splat32(at, row * inputs.rowBytes + k * 4));
@@ -237,11 +236,11 @@ function pairBlock(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part:
       }
     }
   };
-  unrolled(f, layout.block / 2, PAIR_UNROLL, step, (steps) => {
+  unrolled(f, layout.block / 2, unroll, step, (steps) => {
     f.increase(from, steps * pairBytes);
     f.increase(at, steps * 4);
   });
-  const rest = (layout.block / 2) % PAIR_UNROLL;
+  const rest = (layout.block / 2) % unroll;
   f.increase(from, rest * pairBytes);
   f.increase(at, rest * 4);
 }
@@ -249,22 +248,25 @@ function pairBlock(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part:
 /** As pairBlock; 16 bytes are 4 channels x 8 inputs, whose nibbles are taken out one after the other. */
 function int4Block(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part: readonly Local[]): void {
   const { layout, rows, vectors, inputs } = tile;
-  const words = f.local('v128', 'words');
-  const nibble = f.local('v128', 'nibble');
+  const words = f.vectors('words', vectors);
+  const pair = f.local('v128', 'pair');
   const wordBytes = PANEL * 4;
+  const nibbles = (vector: number, place: number) => {
+    const shifted = place === 0 ? words[vector]! : i16x8.shr_u(words[vector]!, place * 4);
+    return place === 3 ? shifted : v128.and(shifted, i16x8.splat(15));
+  };
+  const accumulate = (row: number, vector: number, weights: Expr) => {
+    const to = part[row * vectors + vector]!;
+    f.set(to, i32x4.add(to, i32x4.dot_i16x8_s(weights, pair)));
+  };
   const step = (k: number) => {
-    if (k === 0 && rows === 1) touchAhead(f, from, wordBytes);
-    for (const vector of range(vectors)) {
-      f.set(words, loads.v128(from, k * wordBytes + (tile.first + vector) * VECTOR_BYTES));
-      for (const place of range(4)) {
-        const shifted = place === 0 ? words : i16x8.shr_u(words, place * 4);
-        const value = place === 3 ? shifted : v128.and(shifted, i16x8.splat(15));
-        if (rows > 1) f.set(nibble, value);
-        for (const row of range(rows)) {
-          const pair = loads.splat32(at, row * inputs.rowBytes + k * 16 + place * 4);
-          const to = part[row * vectors + vector]!;
-          f.set(to, i32x4.add(to, i32x4.dot_i16x8_s(rows > 1 ? nibble : value, pair)));
-        }
+    if (rows === 1) touchAhead(f, from, wordBytes);
+    for (const vector of range(vectors))
+      f.set(words[vector]!, loads.v128(from, k * wordBytes + (tile.first + vector) * VECTOR_BYTES));
+    for (const place of range(4)) {
+      for (const row of range(rows)) {
+        f.set(pair, loads.splat32(at, row * inputs.rowBytes + k * 16 + place * 4));
+        for (const vector of range(vectors)) accumulate(row, vector, nibbles(vector, place));
       }
     }
   };

@@ -53,8 +53,6 @@ function readerOf(view: DataView, layout: PackedLayout): (channel: number, input
         const shift = (place & 1) * 16 + ((place >> 1) & 3) * 4;
         return (((bits >>> shift) & 15) - 8) * scaleOf(channel, input);
       }
-      case 'int16':
-        throw new TypeError('unpack: int16 is made by kernels, not stored');
     }
   };
 }

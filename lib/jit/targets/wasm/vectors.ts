@@ -13,7 +13,7 @@ export const v128 = {
 };
 
 export const i8x16 = {
-  ...binary('i8x16', { add: 110, sub: 113, swizzle: 14, eq: 35 }),
+  ...binary('i8x16', { add: 110, sub: 113, swizzle: 14, eq: 35, narrow_i16x8_s: 101 }),
   ...binary('i8x16', { shl: 107, shr_s: 108, shr_u: 109 }, 'v128', ['i8x16', 'i32']),
   /** The 16 bytes chosen from the 32 of both operands. */
   shuffle: (a: Expr, b: Expr, lanes: readonly number[]) =>

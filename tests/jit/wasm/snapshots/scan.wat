@@ -12,7 +12,7 @@
     )
     (return)
   )
-  (local.set $left (i32.const 20000))
+  (local.set $left (i32.const 60000))
   (loop
     (if (i32.ne (i32.atomic.load (i32.add (global.get $control) (i32.const 64))) $generation)
       (return)
