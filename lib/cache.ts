@@ -113,7 +113,9 @@ export function cachedAttention(
   step.keys[layer] = keys;
   step.values[layer] = values;
   const { window } = cache.spec;
-  const native = runNative('CachedAttention', { q, keys, values, start, count }, { scale, window });
+  const native =
+    cache.layout === 'fixed' && // the kernel takes slot s for position s, modulo the capacity
+    runNative('CachedAttention', { q, keys, values, start, count }, { scale, window });
   if (native) return native as tf.Tensor4D;
   if (step.mask === undefined) step.mask = attentionMask(step, keys.shape[2]);
   return attention(q, keys, values, step.mask, scale);
