@@ -73,13 +73,15 @@ async function checkpointFile(path: string): Promise<string> {
 }
 
 async function openFile(file: string, handles: Map<string, FileHandle>): Promise<TensorHeader> {
-  const handle = await open(file, 'r').catch((error: Error) => {
+  const refuse = (error: Error) => {
     throw new Error(`${file}: cannot be opened (${error.message}); check that it exists and may be read`);
-  });
+  };
+  // Asked before it is opened: opening a pipe that nobody writes to would wait for ever.
+  if (!(await stat(file).catch(refuse)).isFile())
+    throw new Error(`${file}: expected a regular file, found another kind; check the path`);
+  const handle = await open(file, 'r').catch(refuse);
   handles.set(file, handle);
   const stats = await handle.stat();
-  if (!stats.isFile())
-    throw new Error(`${file}: expected a regular file, found another kind; check the path`);
   const source = {
     file,
     fileBytes: stats.size,

@@ -93,5 +93,7 @@ export async function run(): Promise<void> {
   for (const stream of [process.stdout, process.stderr]) {
     await new Promise<void>((written) => stream.write('', () => written()));
   }
-  process.exit(exitCode);
+  await new Promise((said) => setImmediate(said)); // that a write failed is told a moment later
+  const isLost = exitCode === 0 && terminal.signal.aborted;
+  process.exit(isLost ? reportFailure(terminal, terminal.signal.reason) : exitCode);
 }

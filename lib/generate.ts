@@ -248,9 +248,22 @@ async function step(
     return sampleToken(output.logits, sampling, state.key, position);
   });
   const [id] = await choice.data();
-  if (keepLogits) state.logits ??= ((await output.logits.data()) as Float32Array).slice();
+  if (state.newIds.length === 0) {
+    const logits = (await output.logits.data()) as Float32Array;
+    refuseNaN(logits);
+    if (keepLogits) state.logits = logits.slice();
+  }
   tf.dispose([choice, output.logits, input.tokens, input.start, input.count]);
   return { id: id!, cache: output.cache };
+}
+
+/** Damaged weights would otherwise give an answer: the choice among values that are not numbers is token 0. */
+function refuseNaN(logits: Float32Array): void {
+  const place = logits.findIndex((logit) => Number.isNaN(logit));
+  if (place < 0) return;
+  throw new RangeError(
+    `logits: expected numbers, received NaN for token ${place}: the weights are damaged; fetch the model again`,
+  );
 }
 
 /** Lets timers, signals and other requests run: some backends never leave the microtask queue by themselves. */

@@ -19,6 +19,8 @@ export interface FetchOptions {
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
   /** Sees config.json before the weights are fetched; may throw to spare them. */
   readonly checkConfig?: (config: unknown, file: string) => void;
+  /** Leaves the weights where they are: the folder then holds config and tokenizer only. */
+  readonly withoutWeights?: boolean;
   /** Waits between two tries, doubled each time. */
   readonly retryDelayMs?: number;
 }
@@ -44,6 +46,11 @@ const weightFiles = [
 /** True for what looks like owner/name; it may be a relative folder too. */
 export function isHubId(text: string): boolean {
   return /^[A-Za-z0-9][\w.-]{0,95}\/[A-Za-z0-9][\w.-]{0,95}$/.test(text) && !text.includes('..');
+}
+
+/** Whether the environment says to ask nobody. */
+export function isOffline({ HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE }: Environment): boolean {
+  return isSet(HF_HUB_OFFLINE) || isSet(TRANSFORMERS_OFFLINE);
 }
 
 /**
@@ -75,7 +82,7 @@ export async function fetchModel(id: string, options: FetchOptions = {}): Promis
     );
   }
   const cached = cachedModelFolder(id, options);
-  if (isSet(environment.HF_HUB_OFFLINE) || isSet(environment.TRANSFORMERS_OFFLINE)) {
+  if (isOffline(environment)) {
     if (cached !== undefined) return cached;
     const place = hubCacheFolder(environment);
     throw new Error(
@@ -122,6 +129,7 @@ async function fetchFiles(
   await get(companions.filter((name) => listing.has(name)));
   const config = join(cache.snapshot(commit), 'config.json');
   options.checkConfig?.(await readJson(config), config);
+  if (options.withoutWeights) return cache.snapshot(commit);
   const weights = weightFiles.find((name) => listing.has(name));
   if (weights === undefined) {
     const found = [...listing.keys()].filter((name) => !companions.includes(name)).slice(0, 8);

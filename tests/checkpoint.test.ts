@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   closeSync,
   openSync,
@@ -167,6 +168,9 @@ describe('bad safetensors', () => {
       /nowhere: expected a checkpoint/,
     );
     expect(await messageOf(openCheckpoint('/dev/null'))).toMatch(/expected a regular file/);
+    const pipe = join(folder, 'model.safetensors');
+    execFileSync('mkfifo', [pipe]);
+    expect(await messageOf(openCheckpoint(pipe))).toMatch(/expected a regular file/); // and does not wait for a writer
   });
 
   test('a file cut after it was opened', async () => {

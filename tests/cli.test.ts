@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { closeSync, existsSync, openSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,6 +25,21 @@ const CPU = ['--backend', 'cpu'];
 const start = (...args: string[]) => spawnSync(process.execPath, [bin, ...args], { encoding: 'utf8' });
 
 describe('the program as it is started', () => {
+  test.skipIf(!existsSync('/dev/full'))(
+    'output that cannot be written is a failure (needs /dev/full)',
+    () => {
+      const full = openSync('/dev/full', 'w');
+      const stdio = ['ignore', full, 'pipe'] as const;
+      const { status, stderr } = spawnSync(process.execPath, [bin, '--help'], {
+        encoding: 'utf8',
+        stdio: [...stdio],
+      });
+      closeSync(full);
+      expect(stderr).toMatch(/^error: [^\n]*ENOSPC[^\n]*\n$/);
+      expect(status).toBe(1);
+    },
+  );
+
   test('bad input ends with 1 and one line', () => {
     const { status, stdout, stderr } = start('generate', model);
     expect([status, stdout]).toEqual([1, '']);

@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { collect, generate } from '../lib/generate.js';
 import { releaseTensors } from '../lib/ops.js';
+import { floatWeight, mapWeights, sizeOf } from '../lib/tensor.js';
 import { smallModel, useCpu } from './smallModel.js';
 
 beforeAll(useCpu);
@@ -45,6 +46,17 @@ describe('generate', () => {
     const longer = await collect(ending, prompt, { maxNewTokens: 12, ignoreEos: true });
     expect(longer.newIds).toEqual(newIds);
     expect(longer.finish).toBe('length');
+  });
+
+  test('damaged weights are an error, not an answer', async () => {
+    const params = mapWeights(model.params, (weight, path) =>
+      path === 'ln_f.bias'
+        ? floatWeight(new Float32Array(sizeOf(weight.shape)).fill(NaN), weight.shape)
+        : weight,
+    );
+    await expect(collect({ ...model, params }, prompt, { maxNewTokens: 2 })).rejects.toThrow(
+      /logits: expected numbers, received NaN .* weights are damaged/,
+    );
   });
 
   test('stops between tokens when aborted, and keeps what it has', async () => {

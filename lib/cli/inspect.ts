@@ -1,12 +1,16 @@
 // lib/cli/inspect.ts: `response-time inspect`: what a model is and what memory it needs, from headers alone.
 
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { cacheBytesPerToken, forecastCacheBytes } from '../forecast.js';
+import { isHubId, isOffline } from '../hub.js';
 import type { ModelConfig } from '../models/layers.js';
+import { type RandomShapeName, randomShape, randomShapeNames } from '../randomModel.js';
 import { alignColumns } from '../results/compare.js';
 import { type CheckpointFacts, forecastFolder, type SchemeForecast } from './forecast.js';
 import { type MachineMemory, machineMemory } from './machine.js';
-import { identify, resolveModel } from './models.js';
+import { fetchFromHub } from './model.js';
+import { identify, randomModelFolder, resolveModel } from './models.js';
 import { print, type Terminal } from './terminal.js';
 import { formatBytes, formatCount } from './units.js';
 import { wholeNumber } from './values.js';
@@ -18,7 +22,8 @@ interface InspectArguments {
 
 const HELP = `
 Reads config.json and the headers of the weights, never the weights: a 14 GB model is inspected in a second. Without
-weights in the folder the forecast is made from config.json alone.
+weights in the folder the forecast is made from config.json alone: so it is for the shapes of \`model --random\` that
+were not made yet, and for models of the hub that were not fetched, of which only config and tokenizer are.
 
 Sizes are of the weights in their stored type, plus the cache of keys and values for the whole context. Running op by
 op (--target eager) also makes float32 tensors, of float weights all at once, of integer ones one at a time: the last
@@ -27,6 +32,7 @@ column.
 Examples
   $ response-time inspect tiny-gpt2
   $ response-time inspect ./Mistral-7B-Instruct-v0.2 --context 4096
+  $ response-time inspect mistral-7b-instruct-v0.2 --context 2048      before it is made or fetched
   $ response-time inspect gpt2 --json | jq .schemes
 `;
 
@@ -44,7 +50,7 @@ export function addInspect(program: Command, terminal: Terminal): void {
 }
 
 async function runInspect(terminal: Terminal, name: string, options: InspectArguments): Promise<void> {
-  const inspection = await inspect(resolveModel(name), options.context);
+  const inspection = await inspect(await locate(terminal, name), options.context);
   print(terminal, options.json ? JSON.stringify(inspection) : describe(inspection));
 }
 
@@ -68,10 +74,33 @@ interface Inspection {
   readonly machine: MachineMemory;
 }
 
-async function inspect(folder: string, context?: number): Promise<Inspection> {
-  const { readArchitecture } = await import('../model.js');
+/** What is inspected: a folder; of a preset that was not made yet, the one where it would be, and its config. */
+interface Place {
+  readonly folder: string;
+  readonly preset?: RandomShapeName;
+}
+
+/**
+ * Finds a model that need not be here: whether it would fit is asked before it is made or fetched. Of a model of the
+ * hub its config and tokenizer are fetched, which are small.
+ */
+async function locate(terminal: Terminal, name: string): Promise<Place> {
+  try {
+    return { folder: resolveModel(name) };
+  } catch (error) {
+    const preset = randomShapeNames.find((shape) => shape === name);
+    if (preset) return { folder: randomModelFolder(preset), preset };
+    if (!isHubId(name) || existsSync(name) || isOffline(process.env)) throw error;
+    return { folder: await fetchFromHub(terminal, name, { withoutWeights: true }) };
+  }
+}
+
+async function inspect({ folder, preset }: Place, context?: number): Promise<Inspection> {
+  const { readArchitecture, architectureOf } = await import('../model.js');
   const { loadTokenizer, readEosIds } = await import('../tokenizer.js');
-  const architecture = await readArchitecture(folder);
+  const architecture = preset
+    ? architectureOf(randomShape(preset).config, preset)
+    : await readArchitecture(folder);
   const { config, family } = architecture;
   if (context !== undefined && context > config.maxPositions) {
     throw new RangeError(

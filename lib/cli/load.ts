@@ -78,7 +78,7 @@ export async function loadRunner(terminal: Terminal, name: string, options: Runn
   const { weights, target, rehearse } = options;
   const { loadModel } = await import('../model.js');
   const folder = resolveModel(name);
-  if (target === 'eager') await warnOfMemory(terminal, folder, weights);
+  await warnOfMemory(terminal, folder, options);
   const progress = startProgress(terminal, `Loading ${name}`, bytesOf);
   try {
     const model = await loadModel(folder, {
@@ -116,31 +116,42 @@ async function warmUp(model: GenerativeModel, rehearse: RunnerOptions['rehearse'
 }
 
 /** A machine that runs out of memory ends the process, or everybody's work, without a word: so say it before. */
-async function warnOfMemory(terminal: Terminal, folder: string, weights: SchemeName): Promise<void> {
+async function warnOfMemory(
+  terminal: Terminal,
+  folder: string,
+  { weights, target, rehearse }: RunnerOptions,
+): Promise<void> {
   const { readArchitecture } = await import('../model.js');
   const { forecastFolder } = await import('./forecast.js');
-  const { schemes } = await forecastFolder(folder, await readArchitecture(folder), 0);
-  const warning = memoryWarning(schemes, weights, usableMemoryBytes());
+  const tokens = rehearse ? rehearse.promptIds.length + (rehearse.options.maxNewTokens ?? 0) : 0;
+  const { schemes } = await forecastFolder(folder, await readArchitecture(folder), tokens);
+  const warning = memoryWarning(schemes, weights, usableMemoryBytes(), target);
   if (warning) note(terminal, warning);
 }
 
 /**
  * Whether a scheme needs more memory than there is, and which one would do.
+ * @param target compiled ones read the Weights as they are stored; op by op they are widened too
  * @returns undefined if it fits
  */
 export function memoryWarning(
   schemes: readonly SchemeForecast[],
   weights: SchemeName,
   memoryBytes: number,
+  target: TargetChoice = 'eager',
 ): string | undefined {
+  const [key, how] =
+    target === 'eager'
+      ? (['eagerTotalBytes', 'run op by op'] as const)
+      : (['totalBytes', `compiled for ${target}`] as const);
   const wanted = schemes.find(({ scheme }) => scheme === weights);
-  if (!wanted || wanted.eagerTotalBytes < memoryBytes) return undefined;
-  const smaller = schemes.find(({ eagerTotalBytes }) => eagerTotalBytes < memoryBytes);
+  if (!wanted || wanted[key] < memoryBytes) return undefined;
+  const smaller = schemes.find((forecast) => forecast[key] < memoryBytes);
   const advice = smaller
-    ? `--weights ${smaller.scheme} needs ${formatBytes(smaller.eagerTotalBytes)}`
+    ? `--weights ${smaller.scheme} needs ${formatBytes(smaller[key])}`
     : 'no scheme would fit; take a smaller model';
   return (
-    `note: run op by op, weights ${weights} need ${formatBytes(wanted.eagerTotalBytes)}, ` +
+    `note: ${how}, weights ${weights} need ${formatBytes(wanted[key])}, ` +
     `this machine has ${formatBytes(memoryBytes)}: ${advice}`
   );
 }

@@ -3,6 +3,7 @@
 
 import { existsSync } from 'node:fs';
 import { type Command, Option } from 'commander';
+import type { FetchOptions } from '../hub.js';
 import { type RandomShapeName, randomShapeNames } from '../randomModel.js';
 import { listModels, randomModelFolder } from './models.js';
 import { bytesOf, startProgress } from './progress.js';
@@ -59,7 +60,7 @@ async function runModel(terminal: Terminal, id: string | undefined, options: Mod
   if (id !== undefined && random !== undefined) {
     throw new Error(`model: expected a hub id or --random, received both ${id} and --random ${random}`);
   }
-  if (id !== undefined) return print(terminal, await fetchFromHub(terminal, id, revision));
+  if (id !== undefined) return print(terminal, await fetchFromHub(terminal, id, { revision }));
   if (random === undefined) return listKnown(terminal);
   const folder = randomModelFolder(random);
   if (existsSync(folder)) note(terminal, 'It is there already; remove the folder to make it anew.');
@@ -68,13 +69,18 @@ async function runModel(terminal: Terminal, id: string | undefined, options: Mod
 }
 
 /** Fetches a model of the hub, with progress. @throws Error as fetchModel */
-export async function fetchFromHub(terminal: Terminal, id: string, revision = 'main'): Promise<string> {
+export async function fetchFromHub(
+  terminal: Terminal,
+  id: string,
+  { revision = 'main', withoutWeights = false }: Pick<FetchOptions, 'revision' | 'withoutWeights'> = {},
+): Promise<string> {
   const { fetchModel } = await import('../hub.js');
   const { architectureOf } = await import('../model.js');
   const progress = startProgress(terminal, `Fetching ${id}`, bytesOf);
   try {
     return await fetchModel(id, {
       revision,
+      withoutWeights,
       signal: terminal.signal,
       onProgress: progress.update,
       checkConfig: architectureOf,

@@ -1,6 +1,6 @@
 // lib/results/files.ts: text -> a file that is either whole or not there, and errors that say what to do.
 
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { makeFolder } from '../folders.js';
 
@@ -12,6 +12,7 @@ import { makeFolder } from '../folders.js';
 export async function writeTextAtomically(file: string, content: string): Promise<void> {
   const temporary = `${file}.${process.pid}-${Math.random().toString(36).slice(2, 8)}.tmp`;
   let handle: FileHandle | undefined;
+  await refuseDevice(file);
   try {
     await makeFolder(dirname(file));
     handle = await open(temporary, 'wx');
@@ -24,6 +25,13 @@ export async function writeTextAtomically(file: string, content: string): Promis
     await rm(temporary, { force: true }).catch(() => undefined);
     throw writeError(file, error);
   }
+}
+
+/** A rename would put a plain file in the place of a device or a pipe, such as /dev/stdout. */
+async function refuseDevice(file: string): Promise<void> {
+  const found = await stat(file).catch(() => undefined);
+  if (!found || found.isFile() || found.isDirectory()) return; // a folder: rename says it
+  throw new Error(`${file}: could not write, it is a device or a pipe: give the name of a file`);
 }
 
 /** An error of the file system in words: the file, what was wrong, what to do. Nothing of the file was changed. */

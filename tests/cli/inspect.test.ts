@@ -1,7 +1,8 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { hubServer } from '../hubServer.js';
 import { runCli, writeModelFolder } from './fixture.js';
 
 let scratch: string;
@@ -43,6 +44,32 @@ describe('inspect', () => {
     await writeFile(join(bare, 'config.json'), JSON.stringify({ model_type: 'gpt2' }));
     const { stdout } = await runCli(['inspect', bare, '--json']);
     expect(JSON.parse(stdout)).toMatchObject({ checkpoint: null, tokenizer: null, parameters: 124_439_808 });
+  });
+
+  test('a preset is inspected before it is made', async () => {
+    const args = ['mistral-7b-instruct-v0.2', '--context', '2048', '--json'];
+    const { schemes, checkpoint } = JSON.parse((await runCli(['inspect', ...args])).stdout);
+    expect(checkpoint).toBeNull();
+    const int4 = schemes.find(({ scheme }: { scheme: string }) => scheme === 'int4');
+    expect(int4.totalBytes / 1e9).toBeCloseTo(4.6, 1);
+  });
+
+  test('a model of the hub is inspected without fetching its weights', async () => {
+    const names = ['config.json', 'tokenizer.json', 'model.safetensors'];
+    const read = async (name: string) => [name, new Uint8Array(await readFile(join(model, name)))] as const;
+    const files = Object.fromEntries(await Promise.all(names.map(read)));
+    const hub = await hubServer({ files, large: ['model.safetensors'] });
+    vi.stubEnv('HF_HUB_OFFLINE', '');
+    vi.stubEnv('HF_ENDPOINT', hub.url);
+    vi.stubEnv('HF_HUB_CACHE', join(scratch, 'hub'));
+    const { exitCode, stdout } = await runCli(['inspect', 'owner/name']);
+    expect(exitCode).toBe(0);
+    expect(stdout).toMatch(/^model +owner\/name: gpt2/);
+    expect(stdout).toMatch(/weights +none here/);
+    expect(hub.requests.filter((request) => /resolve.*model\.safetensors/.test(request))).toEqual([]);
+    expect((await runCli(['generate', 'owner/name', '--prompt', 'Hi'])).stderr).toMatch(
+      /response-time model owner\/name/,
+    );
   });
 
   test.each([

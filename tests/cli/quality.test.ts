@@ -75,13 +75,17 @@ test.each([
 });
 
 test('before loading, a scheme that does not fit is named with one that does', () => {
-  const forecast = (scheme: 'stored' | 'int4', eagerTotalBytes: number) => {
-    return { scheme, weightBytes: 0, totalBytes: 0, eagerTotalBytes };
+  const forecast = (scheme: 'stored' | 'int4', totalBytes: number, eagerTotalBytes: number) => {
+    return { scheme, weightBytes: 0, totalBytes, eagerTotalBytes };
   };
-  const schemes = [forecast('stored', 40e9), forecast('int4', 6e9)];
+  const schemes = [forecast('stored', 14e9, 40e9), forecast('int4', 4e9, 6e9)];
   expect(memoryWarning(schemes, 'stored', 64e9)).toBeUndefined();
   expect(memoryWarning(schemes, 'stored', 8e9)).toMatch(
     /stored need 40\.0 GB.* has 8\.0 GB: --weights int4 needs 6\.0 GB/,
   );
   expect(memoryWarning(schemes, 'stored', 4e9)).toMatch(/no scheme would fit/);
+  expect(memoryWarning(schemes, 'stored', 20e9, 'wasm')).toBeUndefined();
+  expect(memoryWarning(schemes, 'stored', 8e9, 'wasm')).toMatch(
+    /compiled for wasm, weights stored need 14\.0 GB.*--weights int4 needs 4\.0 GB/,
+  );
 });
