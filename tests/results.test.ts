@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -12,6 +21,7 @@ import {
   incomparable,
   ratio,
 } from '../lib/results/compare.js';
+import { writeTextAtomically } from '../lib/results/files.js';
 import { percentile, statistics } from '../lib/results/statistics.js';
 import { checkRun, newRunId, type Run, readRun, readRuns, summarize, writeRun } from '../lib/results.js';
 import { built } from './built.js';
@@ -174,6 +184,18 @@ describe('writing', () => {
     expect(readdirSync(folder)).toEqual(['before.run.json']);
     expect((await readRuns(folder))[0]?.label).toBe('old');
   });
+
+  test.skipIf(process.platform === 'win32')(
+    'a pipe or a device is not replaced (no such paths on Windows)',
+    async () => {
+      const pipe = join(folder, 'out.json');
+      spawnSync('mkfifo', [pipe]);
+      await expect(writeTextAtomically(pipe, '[]')).rejects.toThrow(
+        /out\.json: could not write, it is a device or a pipe/,
+      );
+      expect(statSync(pipe).isFIFO()).toBe(true);
+    },
+  );
 
   test('without permission says so and leaves nothing', () => {
     chmodSync(scratch, 0o755);

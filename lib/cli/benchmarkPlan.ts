@@ -66,6 +66,11 @@ export async function makePlan(options: Settings, config?: string): Promise<Plan
   const file = config === undefined ? {} : await readSettings(config);
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const settings: Settings = { ...file, ...given };
+  if (settings.configurations?.length === 0) {
+    throw new RangeError(
+      `${config ?? '--configurations'}: configurations: expected one or more, received none`,
+    );
+  }
   return {
     samples: settings.samples ?? 100,
     configurations: [...new Set(settings.configurations ?? DEFAULT_CONFIGURATIONS)].map(parseConfiguration),

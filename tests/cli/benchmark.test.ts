@@ -108,6 +108,7 @@ describe('--config', () => {
     ['an unknown key', { sample: 3 }, /config\.json: sample: expected one of samples, .*found "key sample"/],
     ['a number as text', { samples: '3' }, /config\.json: samples: expected a whole number >= 1, found "3"/],
     ['zero', { new: 0 }, /config\.json: new: expected a whole number >= 1, found 0/],
+    ['no configurations', { configurations: [] }, /config\.json: configurations: expected one or more/],
     ['an unknown backend', { backend: 'tpu' }, /config\.json: backend: expected "auto" or .*found "tpu"/],
     [
       'an unknown configuration',
