@@ -121,6 +121,10 @@ export async function planConversion(checkpoint: Checkpoint, map: WeightMap): Pr
     if (String(found) !== String(expected)) {
       problems.push(`misshapen ${source}: expected [${expected}], found [${found}]`);
     }
+    const { dtype } = checkpoint.entry(source);
+    if (!isSaved && !['f32', 'f16', 'bf16'].includes(dtype)) {
+      problems.push(`mistyped ${source}: expected f32, f16 or bf16, found ${dtype}`);
+    }
     steps.push({ source, target: rule.target, shape: rule.shape, transpose: !isSaved && !!rule.transpose });
   }
   problems.push(...unexpected(checkpoint, map, prefix, known).map((name) => `unexpected ${name}`));

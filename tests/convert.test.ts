@@ -1,3 +1,4 @@
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { type Checkpoint, openCheckpoint } from '../lib/checkpoint.js';
@@ -127,6 +128,22 @@ describe('GPT-2', () => {
     expect(message).toMatch(/misshapen h.0.mlp.c_fc.weight: expected \[2,3\], found \[3,2\]/);
     expect(message).toMatch(/unexpected h.2.ln_1.weight/);
   });
+});
+
+test('a parameter of a type that no model computes in is named with its file', async () => {
+  const file = join(temporaryFolder(), 'model.safetensors');
+  writeTensors(file, gpt2Tensors());
+  const bytes = readFileSync(file, 'latin1').replace(
+    '"ln_f.bias":{"dtype":"F32"',
+    '"ln_f.bias":{"dtype":"I32"',
+  );
+  writeFileSync(file, bytes, 'latin1');
+  const checkpoint = await openCheckpoint(file);
+  const message = await messageOf(loadParams(checkpoint, gpt2WeightMap(sizes)));
+  await checkpoint.close();
+  expect(message).toMatch(
+    /model.safetensors: 1 tensors .*mistyped ln_f.bias: expected f32, f16 or bf16, found i32/,
+  );
 });
 
 describe('Mistral and Llama', () => {
