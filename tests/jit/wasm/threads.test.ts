@@ -74,6 +74,17 @@ test('one, two and three threads give the same bits', async () => {
   expect(results[2]).toEqual(results[0]);
 });
 
+test('more threads than cores: rounds alone and together give the same bits', {
+  timeout: 60_000,
+}, async () => {
+  const args = [numbers([3, 101]), numbers([101, 203], 2), numbers([203, 101], 3)] as const;
+  const fn = (x: tf.Tensor, w: tf.Tensor, v: tf.Tensor) =>
+    scan((c) => ({ carry: cell(w, v)(c), output: tf.max(c, 1) }), x, 150);
+  const plan = planOf(fn as never, args);
+  const [one, many] = [await run(open(1), plan, args), await run(open(6), plan, args)];
+  expect(many.values).toEqual(one.values);
+});
+
 test('rounds arrive in order, and go on while the main thread is blocked', async () => {
   const plan = planOf(
     ((x: tf.Tensor) => scan((c) => ({ carry: tf.add(c, 1), output: c }), x, 200)) as never,

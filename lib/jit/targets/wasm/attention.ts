@@ -57,7 +57,7 @@ export function emitCachedAttention(context: KernelContext, step: KernelStep): K
     const isReal = i32.lt_s(token, loads.i32(i32.add(counts, i32.shl(row, 2))));
     f.when(isReal, attendAll, () => mapRow(f, result, group * keyDim, () => f32x4.splat(0)));
   });
-  return context.finish(f, (batch * heads * query) / group);
+  return context.finish(f, (batch * heads * query) / group, false);
 }
 
 export function emitAttention(context: KernelContext, step: KernelStep): Kernel {
@@ -98,5 +98,5 @@ export function emitAttention(context: KernelContext, step: KernelStep): Kernel 
     });
   });
   const rows = sizeOf(leading) * query;
-  return context.finish(f, rows);
+  return context.finish(f, rows, false);
 }

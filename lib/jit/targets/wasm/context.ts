@@ -26,6 +26,8 @@ export type WeightForm = 'straight' | 'transposed' | 'whole';
 export interface Kernel {
   readonly code: FunctionReference;
   readonly units: number;
+  /** All threads may run it at once: it writes each element once, with its last value, and reads none of them. */
+  readonly isRepeatable: boolean;
 }
 
 /** One address of the table that a run fills in. */
@@ -102,8 +104,8 @@ export class KernelContext {
     return { f, begin: f.param('i32', 'begin'), end: f.param('i32', 'end') };
   }
 
-  finish(f: FunctionBuilder, units: number): Kernel {
-    return { code: this.module.add(f.finish()), units };
+  finish(f: FunctionBuilder, units: number, isRepeatable = true): Kernel {
+    return { code: this.module.add(f.finish()), units, isRepeatable };
   }
 
   /** A function that several kernels call, made once for a key. */

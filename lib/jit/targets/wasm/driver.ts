@@ -207,10 +207,8 @@ class DriverFunction {
   }
 }
 
-function isSplit(step: KernelStep | CopyStep, { units }: Kernel, { graph }: Plan): boolean {
-  // Adding twice is not adding once.
-  if (step.kind === 'kernel' && step.node.op === 'ScatterNd') return true;
-  return units > 1 && workOf(step, graph) >= SPLIT_FROM;
+function isSplit(step: KernelStep | CopyStep, { units, isRepeatable }: Kernel, { graph }: Plan): boolean {
+  return !isRepeatable || (units > 1 && workOf(step, graph) >= SPLIT_FROM);
 }
 
 /** Size of a step: floating-point operations and half its bytes. */

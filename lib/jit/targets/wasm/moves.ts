@@ -167,7 +167,7 @@ export function emitScatterNd(context: KernelContext, step: KernelStep): Kernel 
       });
     });
   });
-  return context.finish(f, 1);
+  return context.finish(f, 1, false);
 }
 
 // ------------------------------------------------------------------ embedding

@@ -154,5 +154,5 @@ export function emitSoftmax(context: KernelContext, step: KernelStep): Kernel {
         : f32x4.mul(loads.v128(i32.add(target, at)), total),
     );
   });
-  return context.finish(f, rows);
+  return context.finish(f, rows, false);
 }

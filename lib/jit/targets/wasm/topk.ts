@@ -46,7 +46,7 @@ export function emitTopK(context: KernelContext, step: KernelStep): Kernel {
     if (k <= INSERTED) insert(f, parts);
     else sort(f, parts, f.let('scratch', context.scratch(16 * n + COUNTS_BYTES)));
   });
-  return context.finish(f, k === 0 ? 0 : rows);
+  return context.finish(f, k === 0 ? 0 : rows, false);
 }
 
 /** The k best so far, sorted in the output: a better one moves the smaller ones on; equal ones came first and stay. */

@@ -193,7 +193,7 @@
   (local.set $round (i32.const 0))
   (local.set $ended (i32.const 0))
   (loop
-    (call $softmax_1 (i32.const 0) (i32.const 2))
+    (call $softmax_1 (i32.div_u (i32.mul (global.get $thread) (i32.const 2)) (global.get $threads)) (i32.div_u (i32.mul (i32.add (global.get $thread) (i32.const 1)) (i32.const 2)) (global.get $threads)))
     (call $reduce_2 (i32.const 0) (i32.const 2))
     (local.set $start (i32.add (i32.load offset=8 (global.get $table)) (i32.mul $round (i32.const 8))))
     (if (i32.eqz (global.get $thread))
@@ -288,7 +288,7 @@
   (local.set $round (i32.const 0))
   (local.set $ended (i32.const 0))
   (loop
-    (call $softmax_1 (i32.const 0) (i32.const 2))
+    (call $softmax_1 (i32.div_u (i32.mul (global.get $thread) (i32.const 2)) (global.get $threads)) (i32.div_u (i32.mul (i32.add (global.get $thread) (i32.const 1)) (i32.const 2)) (global.get $threads)))
     (call $barrier)
     (local.set $now_1 (call $clock))
     (if (i32.eqz (global.get $thread))
