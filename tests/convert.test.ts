@@ -142,7 +142,7 @@ test('a parameter of a type that no model computes in is named with its file', a
   const message = await messageOf(loadParams(checkpoint, gpt2WeightMap(sizes)));
   await checkpoint.close();
   expect(message).toMatch(
-    /model.safetensors: 1 tensors [^]*mistyped ln_f.bias: expected f32, f16 or bf16, found i32/,
+    /model.safetensors: 1 tensors [\s\S]*mistyped ln_f.bias: expected f32, f16 or bf16, found i32/,
   );
 });
 
