@@ -1,6 +1,7 @@
 // Worker threads: the same bits with any number of them, streaming past a blocked main thread, abort, failure, end.
 import '@tensorflow/tfjs-backend-cpu';
 import * as tf from '@tensorflow/tfjs-core';
+import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Graph } from '../../../lib/jit/graph.js';
 import { optimize } from '../../../lib/jit/optimize.js';
@@ -10,6 +11,7 @@ import type { RunOptions, Target } from '../../../lib/jit/target.js';
 import { createWasmTarget } from '../../../lib/jit/targets/wasm/run.js';
 import { traceFunction } from '../../../lib/jit/trace.js';
 import { numbers } from '../agree.js';
+import { randomFunctions, runSteps } from '../randomFunctions.js';
 
 const targets: Target[] = [];
 
@@ -72,6 +74,21 @@ test('one, two and three threads give the same bits', async () => {
   }
   expect(results[1]).toEqual(results[0]);
   expect(results[2]).toEqual(results[0]);
+});
+
+test('100 random graphs give the same bits with one thread and three', { timeout: 60_000 }, async () => {
+  const [here, threaded] = [createWasmTarget({ threads: 1 }), open(3)];
+  targets.push(here);
+  await fc.assert(
+    fc.asyncProperty(randomFunctions, async (random) => {
+      const inputs = [numbers([...random.shape]), numbers([...random.shape], 2)];
+      const plan = planOf(((...args: tf.Tensor[]) => runSteps(random, args)) as never, inputs);
+      if (plan.weights.length > 0) return; // run() binds none; Weights are read, never written
+      const expected = await run(here, plan, inputs);
+      expect((await run(threaded, plan, inputs)).values).toEqual(expected.values);
+    }),
+    { numRuns: 100, seed: 3 },
+  );
 });
 
 test('more threads than cores: rounds alone and together give the same bits', {
