@@ -2,11 +2,12 @@
 // Pure: no memory, no threads; run.ts has those.
 
 import type { ElementValues } from '../../graph.js';
-import type { Plan, Step } from '../../plan.js';
+import type { Plan } from '../../plan.js';
 import { GLOBALS, KernelContext, type TableEntry } from './context.js';
-import { DriverBuilder, workOf } from './driver.js';
+import { DriverBuilder } from './driver.js';
 import { ModuleBuilder } from './encoder.js';
 import { MEMORY_LIMIT_BYTES } from './heap.js';
+import { totalWork } from './work.js';
 
 /** A compiled plan. */
 export interface CompiledProgram {
@@ -41,14 +42,6 @@ export function compilePlan(plan: Plan): CompiledProgram {
     arenaBytes: plan.arenaBytes,
     scratchBytes: context.scratchBytes,
     steps: driver.steps,
-    work: totalWork(plan.steps, plan),
+    work: totalWork(plan.steps, plan.graph),
   };
-}
-
-function totalWork(steps: readonly Step[], plan: Plan): number {
-  return steps.reduce((sum, step) => {
-    const work =
-      step.kind === 'scan' ? step.node.attrs.length * totalWork(step.steps, plan) : workOf(step, plan.graph);
-    return sum + work;
-  }, 0);
 }

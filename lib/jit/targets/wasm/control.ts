@@ -17,8 +17,8 @@ export const CONTROL = {
   generation: 1 * LINE,
   /** Threads asleep at the barrier. */
   sleepers: 2 * LINE,
-  /** Times that a thread went to sleep at the barrier in this run: another program has the core. */
-  stalls: 3 * LINE,
+  /** Milliseconds that threads slept at the barrier in this run: another program has a core. */
+  waitedMs: 3 * LINE,
   /** Set by the main thread: stop after this round. */
   abort: 4 * LINE,
   /** Set when a worker failed, so that the others leave the barrier. */
@@ -51,6 +51,8 @@ export const DECISION = { together: 0, stop: 1, alone: 2 } as const;
 /** Looks at the barrier before a thread sleeps: about 100 us. A fork and join by spinning costs 0.2 us, by sleep 50. */
 const SPINS = 60_000;
 const SLEEP_NANOSECONDS = 1_000_000;
+/** What memory.atomic.wait32 answers when nobody woke it. */
+const TIMED_OUT = 2;
 
 export const word = (offset: number): Expr => i32.add(globalValue('control'), offset);
 export const trap = makeNode('unreachable', undefined, [0x00], []);
@@ -85,9 +87,9 @@ export function barrierFunction(name: string): FunctionCode {
 
 function sleepUntil(f: FunctionBuilder, isOpen: () => Expr, generation: Local): void {
   const ignored = f.let('ignored', atomics.add(word(CONTROL.sleepers), 1));
-  f.set(ignored, atomics.add(word(CONTROL.stalls), 1));
   f.repeat(() => {
-    f.set(ignored, atomics.wait(word(CONTROL.generation), generation, constant('i64', SLEEP_NANOSECONDS)));
+    const outcome = atomics.wait(word(CONTROL.generation), generation, constant('i64', SLEEP_NANOSECONDS));
+    f.when(i32.eq(outcome, TIMED_OUT), () => f.set(ignored, atomics.add(word(CONTROL.waitedMs), 1)));
     f.when(atomics.load(word(CONTROL.failed)), () => f.do(trap));
     return i32.eqz(isOpen());
   });
@@ -95,7 +97,7 @@ function sleepUntil(f: FunctionBuilder, isOpen: () => Expr, generation: Local): 
 }
 
 /** Words that a run starts from zero; the counts of barriers, events, recalls and commands go on. */
-const RESET = ['arrived', 'sleepers', 'stalls', 'abort', 'failed', 'rounds', 'finished', 'parked'] as const;
+const RESET = ['arrived', 'sleepers', 'waitedMs', 'abort', 'failed', 'rounds', 'finished', 'parked'] as const;
 
 /** Makes the words and the profile ready for a run. */
 export function resetControl(heap: Heap, steps: number): void {

@@ -2,7 +2,6 @@
 // with the threads meeting where hazards.ts says so. No step returns to JavaScript.
 
 import { sizeOf } from '../../../tensor.js';
-import { costOf } from '../../cost.js';
 import type { CopyStep, KernelStep, Place, Plan, ScanStep, Step } from '../../plan.js';
 import { elementBytes } from '../../plan.js';
 import { callExpr, FunctionBuilder, type FunctionReference, type Local } from './builder.js';
@@ -14,6 +13,7 @@ import { copyMemory, fillMemory, loads, stores } from './memory.js';
 import { constant, type Expr } from './nodes.js';
 import { RoundTurns } from './rounds.js';
 import { f64, i32, select } from './scalars.js';
+import { expectedMs, tooMuchWaitingMs, workOf } from './work.js';
 
 /** A kernel below this, in flops and half bytes, is done whole by every thread: about a microsecond. */
 const SPLIT_FROM = 16_000;
@@ -144,7 +144,8 @@ class DriverFunction {
     this.meet();
     const round = f.local('i32', 'round');
     const ended = f.local('i32', 'ended');
-    const turns = publishes ? new RoundTurns(f, round, ended, length) : undefined;
+    const waitingMs = tooMuchWaitingMs(expectedMs(step.steps, this.plan.graph));
+    const turns = publishes ? new RoundTurns(f, round, ended, length, waitingMs) : undefined;
     f.set(round, 0);
     f.set(ended, 0);
     if (length > 0) {
@@ -209,13 +210,6 @@ class DriverFunction {
 
 function isSplit(step: KernelStep | CopyStep, { units, isRepeatable }: Kernel, { graph }: Plan): boolean {
   return !isRepeatable || (units > 1 && workOf(step, graph) >= SPLIT_FROM);
-}
-
-/** Size of a step: floating-point operations and half its bytes. */
-export function workOf(step: KernelStep | CopyStep, graph: Plan['graph']): number {
-  const { flops, bytes } =
-    step.kind === 'copy' ? { flops: 0, bytes: 2 * step.bytes } : costOf(step.node, graph);
-  return flops + bytes / 2;
 }
 
 /** What a step reads and writes. */

@@ -8,6 +8,7 @@ import type { TableEntry } from './context.js';
 import { CONTROL, profileOf, resetControl } from './control.js';
 import { type Machine, readValues, type WasmBuffer } from './machine.js';
 import { type WasmWeight, weightAddress } from './weights.js';
+import { expectedMs } from './work.js';
 
 /** A program with less work than this (flops and half bytes of all rounds) runs in the calling thread: about 1 ms. */
 const INLINE_WORK = 3_000_000;
@@ -29,6 +30,7 @@ export class WasmProgram implements Executable {
   #isLoaded = false;
   #hostCalls = 0;
   readonly #ownBytes: number;
+  readonly #expectedMs: number;
 
   constructor(
     private readonly machine: Machine,
@@ -39,6 +41,7 @@ export class WasmProgram implements Executable {
   ) {
     this.codeBytes = program.bytes.byteLength;
     this.#id = machine.nextId();
+    this.#expectedMs = expectedMs(plan.steps, plan.graph);
     this.#threads = this.#isInline() ? 1 : machine.pool.threads;
     this.#blocks = this.#allocate();
     this.#ownBytes = program.arenaBytes + program.dataBytes + program.scratchBytes * this.#threads;
@@ -156,7 +159,9 @@ export class WasmProgram implements Executable {
       options.signal?.removeEventListener('abort', abort);
     }
     report();
-    this.machine.noteStalls(Atomics.load(word(CONTROL.stalls), 0));
+    // A loop looks after itself, round by round.
+    if (!this.plan.steps.some(({ kind }) => kind === 'scan'))
+      this.machine.noteWaiting(Atomics.load(word(CONTROL.waitedMs), 0), this.#expectedMs);
     const clockCalls = options.profile ? this.program.steps : 0;
     return { hostCalls: clockCalls, threads };
   }

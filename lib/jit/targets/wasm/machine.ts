@@ -5,10 +5,10 @@ import { elementBytes } from '../../plan.js';
 import type { TargetBuffer } from '../../target.js';
 import { Heap } from './heap.js';
 import { WorkerPool } from './pool.js';
+import { tooMuchWaitingMs } from './work.js';
 
 /** Runs by one thread after one in which the other cores were busy. */
 const ALONE_RUNS = 8;
-const BAD_STALLS = 3;
 
 export interface WasmOptions {
   /** Worker threads; by default one a core, at most 8. */
@@ -66,8 +66,9 @@ export class Machine {
     return 1;
   }
 
-  noteStalls(stalls: number): void {
-    if (stalls >= BAD_STALLS) this.#aloneRuns = ALONE_RUNS;
+  /** @param waitedMs that threads slept while they waited for each other; expectedMs of the whole run */
+  noteWaiting(waitedMs: number, expectedMs: number): void {
+    if (waitedMs >= tooMuchWaitingMs(expectedMs)) this.#aloneRuns = ALONE_RUNS;
   }
 
   async dispose(): Promise<void> {

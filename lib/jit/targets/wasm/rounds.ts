@@ -2,7 +2,7 @@
 // that a round is complete, and decides for all whether to stop and whether to go on together or alone.
 //
 // Alone: when another program keeps a core busy, a thread of ours sleeps while the others wait for it at every barrier,
-// and two threads are slower than one (measured: 24 ms instead of 6). Thread 0 notices by the sleeps at the barrier, sends
+// and two threads are slower than one (measured: 24 ms instead of 6). Thread 0 notices by the time spent asleep at the barrier, sends
 // the others to wait, runs some rounds alone, and calls them back to try again.
 
 import type { FunctionBuilder, Local } from './builder.js';
@@ -14,13 +14,11 @@ import { i32, select } from './scalars.js';
 
 /** Rounds that thread 0 runs alone before it tries the other cores again. */
 const ALONE_ROUNDS = 24;
-/** Sleeps at barriers in one round that make it a bad one. */
-const BAD_STALLS = 3;
 const PARK_NANOSECONDS = 5_000_000;
 
 export class RoundTurns {
   private readonly allThreads: Local;
-  private readonly stallsBefore: Local;
+  private readonly waitedBefore: Local;
   private readonly aloneLeft: Local;
   private readonly recallsSeen: Local;
 
@@ -29,9 +27,11 @@ export class RoundTurns {
     private readonly round: Local,
     private readonly ended: Local,
     private readonly length: number,
+    /** Milliseconds of waiting in one round that make it a bad one. */
+    private readonly badWaitingMs: number,
   ) {
     this.allThreads = f.let('allThreads', globalValue('threads'));
-    this.stallsBefore = f.let('stallsBefore', atomics.load(word(CONTROL.stalls)));
+    this.waitedBefore = f.let('waitedBefore', atomics.load(word(CONTROL.waitedMs)));
     this.aloneLeft = f.let('aloneLeft', constant('i32', 0));
     this.recallsSeen = f.let('recallsSeen', atomics.load(word(CONTROL.recalls)));
   }
@@ -43,12 +43,12 @@ export class RoundTurns {
   decide(): void {
     const { f } = this;
     f.when(i32.and(i32.eqz(globalValue('thread')), i32.eqz(this.aloneLeft)), () => {
-      const stalls = f.let('stalls', atomics.load(word(CONTROL.stalls)));
-      const isBad = i32.ge_u(i32.sub(stalls, this.stallsBefore), BAD_STALLS);
+      const waited = f.let('waited', atomics.load(word(CONTROL.waitedMs)));
+      const isBad = i32.ge_u(i32.sub(waited, this.waitedBefore), this.badWaitingMs);
       const stay = select(DECISION.alone, DECISION.together, isBad, 'i32');
       const decision = select(DECISION.stop, stay, atomics.load(word(CONTROL.abort)), 'i32');
       f.do(atomics.store(this.decisionAt(this.round), decision));
-      f.set(this.stallsBefore, stalls);
+      f.set(this.waitedBefore, waited);
     });
   }
 

@@ -21,9 +21,10 @@
     (br_if 0 $left)
   )
   (local.set $ignored (i32.atomic.rmw.add (i32.add (global.get $control) (i32.const 128)) (i32.const 1)))
-  (local.set $ignored (i32.atomic.rmw.add (i32.add (global.get $control) (i32.const 192)) (i32.const 1)))
   (loop
-    (local.set $ignored (memory.atomic.wait32 (i32.add (global.get $control) (i32.const 64)) $generation (i64.const 1000000)))
+    (if (i32.eq (memory.atomic.wait32 (i32.add (global.get $control) (i32.const 64)) $generation (i64.const 1000000)) (i32.const 2))
+      (local.set $ignored (i32.atomic.rmw.add (i32.add (global.get $control) (i32.const 192)) (i32.const 1)))
+    )
     (if (i32.atomic.load (i32.add (global.get $control) (i32.const 320)))
       (unreachable)
     )
