@@ -83,6 +83,7 @@ async function measureMissing<Sample>(
   const isMissing = (key: Key) => !store.has(...key);
   for (const [c, configuration] of configurations.entries()) {
     if (!keys[c]!.some(isMissing)) continue;
+    await configuration.prepare?.(samples, signal);
     for (let i = 0; i < warmUp; i++) await generateOnce(configuration, samples[i % samples.length]!, signal);
   }
   const tensors = tf.engine().state.numTensors;

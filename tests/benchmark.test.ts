@@ -257,3 +257,17 @@ test('machine, runtime and commit', () => {
   });
   expect(projectCommit() ?? '0'.repeat(40)).toMatch(/^[0-9a-f]{40}(-dirty)?$/);
 });
+
+test('what the samples need is prepared before the first of them, and not measured', async () => {
+  const prepared: (readonly string[])[] = [];
+  const configuration: Configuration<string> = {
+    ...fake('a', () => 3),
+    prepare: async (samples) => {
+      expect(calls).toEqual([]);
+      prepared.push(samples);
+    },
+  };
+  const run = await benchmark(configuration, { samples: ['one', 'two'], warmUp: 0 });
+  expect(prepared).toEqual([['one', 'two']]);
+  expect(run.samples.latencyMs).toHaveLength(2);
+});

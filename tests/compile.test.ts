@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { compiledConfiguration } from '../lib/benchmark/eager.js';
 import { type CompiledModel, compileModel } from '../lib/compile.js';
 import { collect, generate } from '../lib/generate.js';
 import { loadModel, type Model } from '../lib/model.js';
@@ -80,4 +81,19 @@ describe.each(['gpt2-inner', 'mistral-window'])('%s on the reference target', (n
     for (let i = 0; i < 3; i++) await collect(compiled, prompt, { maxNewTokens: 5 });
     expect(tf.memory().numTensors).toBe(before);
   });
+});
+
+test('a prepared benchmark compiles nothing while it measures', async () => {
+  await useCpu();
+  const model = await loadModel(folderOf('gpt2-inner'));
+  const compiled = await compileModel(model, { target: 'reference' });
+  const options = { label: 'compiled', source: 'test', backend: 'cpu', cache: true, newTokens: 4 };
+  const configuration = compiledConfiguration(model, compiled, options);
+  const samples = [[5], [5, 9, 17], Array.from({ length: 20 }, (_, i) => i)];
+  const { signal } = new AbortController();
+  await configuration.prepare!(samples, signal);
+  const before = compiled.report().compilations;
+  for (const sample of samples) await configuration.run(sample, signal);
+  expect(compiled.report().compilations).toBe(before);
+  await compiled.dispose();
 });

@@ -19,6 +19,8 @@ export interface Configuration<Sample>
   extends Pick<Run, 'label' | 'model' | 'weights' | 'backend' | 'target' | 'mode' | 'cache' | 'newTokens'> {
   /** 1 unless given. */
   readonly batch?: number;
+  /** Compiles what these samples will need, so that no compilation falls into a measurement. */
+  readonly prepare?: (samples: readonly Sample[], signal: AbortSignal) => Promise<void>;
   /** Generates for one sample; ends early, by any means, when the signal says so. */
   readonly run: (sample: Sample, signal: AbortSignal) => Promise<GenerationTiming>;
   /** Bytes it holds; asked for after the last sample. */

@@ -1,7 +1,7 @@
 // lib/benchmark/eager.ts: a loaded model -> a configuration that benchmark measures, op by op or compiled.
 
 import type { CompiledModel } from '../compile.js';
-import { collect } from '../generate.js';
+import { collect, generate } from '../generate.js';
 import type { Model } from '../model.js';
 import type { ModelFacts } from '../results.js';
 import { weightEntries } from '../tensor.js';
@@ -59,6 +59,7 @@ export function compiledConfiguration(
     target: compiled.report().target,
     backend: compiled.report().target,
     mode: cache ? 'scan' : 'jit',
+    prepare: (samples, signal) => prepareLengths(compiled, samples, options, signal),
     run: (promptIds, signal) =>
       collect(compiled, promptIds, { maxNewTokens: newTokens, useCache: cache, ignoreEos, signal }),
     memory: () => ({ weightBytes: model.weightBytes, arenaBytes: compiled.report().arenaBytes }),
@@ -68,6 +69,22 @@ export function compiledConfiguration(
     },
     notes: randomNote(model),
   };
+}
+
+/** A prompt's program serves all lengths up to a power of two: one sample of each class has two tokens generated. */
+async function prepareLengths(
+  compiled: CompiledModel,
+  samples: readonly (readonly number[])[],
+  { newTokens, cache, ignoreEos = false }: ConfigurationOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const classes = new Map(samples.map((ids) => [Math.ceil(Math.log2(ids.length)), ids]));
+  for (const promptIds of classes.values()) {
+    signal.throwIfAborted();
+    let tokens = 0;
+    const options = { maxNewTokens: newTokens, useCache: cache, ignoreEos, signal };
+    for await (const _ of generate(compiled, promptIds, options)) if (++tokens === 2) break;
+  }
 }
 
 function randomNote({ randomWeights }: Model): string[] {
