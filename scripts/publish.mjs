@@ -33,7 +33,7 @@ function sessionTable(runs) {
   const weights = model.randomWeights ? 'random weights: speed and memory only' : 'trained weights, embedded';
   const title =
     `**${model.name}** (${number(model.parameters / 1e6)} million parameters, ${weights}), up to ${promptTokens} prompt ` +
-    `and ${newTokens} new tokens, ${samples.latencyMs.length} samples in turns, on ${machine.cpu}, ${machine.cores} cores:`;
+    `and ${newTokens} new tokens, ${samples.latencyMs.length === 1 ? 'one sample' : `${samples.latencyMs.length} samples in turns`}, on ${machine.cpu}, ${machine.cores} cores:`;
   const rows = runs.map(({ label, backend, target, weights: scheme, summary, memory, quality }) => [
     label,
     target === 'eager' ? `tfjs ${backend}, op by op` : target,
@@ -63,7 +63,7 @@ function sessionTable(runs) {
 async function figures() {
   const sessions = groupBy(await readRuns(published), ({ session, model }) => `${session} ${model.name}`);
   return [...sessions.values()]
-    .filter((runs) => runs.length > 1)
+    .filter((runs) => runs.length > 2)
     .map(sessionTable)
     .join('\n\n');
 }

@@ -22,6 +22,9 @@ export function show(value: unknown, title?: string): void {
   display({ 'text/plain': title ? `${title}\n${formatTable(value)}` : formatTable(value) });
 }
 
+/** Sharp enough on a dense screen, and eight pictures stay under a notebook's 1 MB. */
+const PNG_SCALE = 1.5;
+
 /**
  * Shows a Plotly figure as one output: a PNG (GitHub, printed pages) and the interactive figure (VS Code, report).
  * Write `await showFigure(figure)`.
@@ -35,7 +38,7 @@ export async function showFigure(
 ): Promise<void> {
   const session = currentSession(); // before the first await: of the cell that calls
   const { figureTitle, plainFigure, toPng, toSvg } = await import('./render.js'); // Plotly takes a second: only when needed
-  const png = toPng(await toSvg(figure, size));
+  const png = toPng(await toSvg(figure, size), PNG_SCALE);
   const text = `[figure: ${figureTitle(plainFigure(figure))}]`;
   if (!session) return display({ 'text/plain': text });
   session.display({
