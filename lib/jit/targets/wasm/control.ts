@@ -17,8 +17,8 @@ export const CONTROL = {
   generation: 1 * LINE,
   /** Threads asleep at the barrier. */
   sleepers: 2 * LINE,
-  /** Milliseconds that threads slept at the barrier in this run: another program has a core. */
-  waitedMs: 3 * LINE,
+  /** Naps that threads took at the barrier in this run, each of NAP_MS: another program has a core. */
+  naps: 3 * LINE,
   /** Set by the main thread: stop after this round. */
   abort: 4 * LINE,
   /** Set when a worker failed, so that the others leave the barrier. */
@@ -38,7 +38,9 @@ export const CONTROL = {
   /** Commands given to the workers, and workers that have finished the latest. */
   commands: 11 * LINE,
   finished: 12 * LINE,
-  bytes: 16 * LINE,
+  /** Set by the main thread: it wants to hear of rounds. */
+  listens: 16 * LINE,
+  bytes: 17 * LINE,
 } as const;
 
 /** Address of the profile: milliseconds by step, float64; the first page, which the heap leaves free, holds so many. */
@@ -50,7 +52,8 @@ export const DECISION = { together: 0, stop: 1, alone: 2 } as const;
 
 /** Looks at the barrier before a thread sleeps: about 100 us. A fork and join by spinning costs 0.2 us, by sleep 50. */
 const SPINS = 60_000;
-const SLEEP_NANOSECONDS = 1_000_000;
+/** A thread looks again after so long, in case its wake was lost. */
+export const NAP_MS = 0.25;
 /** What memory.atomic.wait32 answers when nobody woke it. */
 const TIMED_OUT = 2;
 
@@ -88,8 +91,8 @@ export function barrierFunction(name: string): FunctionCode {
 function sleepUntil(f: FunctionBuilder, isOpen: () => Expr, generation: Local): void {
   const ignored = f.let('ignored', atomics.add(word(CONTROL.sleepers), 1));
   f.repeat(() => {
-    const outcome = atomics.wait(word(CONTROL.generation), generation, constant('i64', SLEEP_NANOSECONDS));
-    f.when(i32.eq(outcome, TIMED_OUT), () => f.set(ignored, atomics.add(word(CONTROL.waitedMs), 1)));
+    const outcome = atomics.wait(word(CONTROL.generation), generation, constant('i64', NAP_MS * 1e6));
+    f.when(i32.eq(outcome, TIMED_OUT), () => f.set(ignored, atomics.add(word(CONTROL.naps), 1)));
     f.when(atomics.load(word(CONTROL.failed)), () => f.do(trap));
     return i32.eqz(isOpen());
   });
@@ -97,7 +100,7 @@ function sleepUntil(f: FunctionBuilder, isOpen: () => Expr, generation: Local): 
 }
 
 /** Words that a run starts from zero; the counts of barriers, events, recalls and commands go on. */
-const RESET = ['arrived', 'sleepers', 'waitedMs', 'abort', 'failed', 'rounds', 'finished', 'parked'] as const;
+const RESET = ['arrived', 'sleepers', 'naps', 'abort', 'failed', 'rounds', 'finished', 'parked'] as const;
 
 /** Makes the words and the profile ready for a run. */
 export function resetControl(heap: Heap, steps: number): void {

@@ -13,7 +13,7 @@ import { copyMemory, fillMemory, loads, stores } from './memory.js';
 import { constant, type Expr } from './nodes.js';
 import { RoundTurns } from './rounds.js';
 import { f64, i32, select } from './scalars.js';
-import { expectedMs, tooMuchWaitingMs, workOf } from './work.js';
+import { expectedMs, tooManyNaps, workOf } from './work.js';
 
 /** A kernel below this, in flops and half bytes, is done whole by every thread: about a microsecond. */
 const SPLIT_FROM = 16_000;
@@ -144,8 +144,8 @@ class DriverFunction {
     this.meet();
     const round = f.local('i32', 'round');
     const ended = f.local('i32', 'ended');
-    const waitingMs = tooMuchWaitingMs(expectedMs(step.steps, this.plan.graph));
-    const turns = publishes ? new RoundTurns(f, round, ended, length, waitingMs) : undefined;
+    const badNaps = tooManyNaps(expectedMs(step.steps, this.plan.graph));
+    const turns = publishes ? new RoundTurns(f, round, ended, length, badNaps) : undefined;
     f.set(round, 0);
     f.set(ended, 0);
     if (length > 0) {

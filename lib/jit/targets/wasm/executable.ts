@@ -146,6 +146,7 @@ export class WasmProgram implements Executable {
     const threads = this.machine.threadsNow();
     const word = (offset: number) => heap.int32(offset, 1);
     const report = this.#reporter(outputs, options);
+    Atomics.store(word(CONTROL.listens), 0, options.onRound ? 1 : 0);
     const abort = () => void Atomics.store(word(CONTROL.abort), 0, 1);
     options.signal?.addEventListener('abort', abort);
     try {
@@ -161,7 +162,7 @@ export class WasmProgram implements Executable {
     report();
     // A loop looks after itself, round by round.
     if (!this.plan.steps.some(({ kind }) => kind === 'scan'))
-      this.machine.noteWaiting(Atomics.load(word(CONTROL.waitedMs), 0), this.#expectedMs);
+      this.machine.noteNaps(Atomics.load(word(CONTROL.naps), 0), this.#expectedMs);
     const clockCalls = options.profile ? this.program.steps : 0;
     return { hostCalls: clockCalls, threads };
   }

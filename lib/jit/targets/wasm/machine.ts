@@ -5,7 +5,7 @@ import { elementBytes } from '../../plan.js';
 import type { TargetBuffer } from '../../target.js';
 import { Heap } from './heap.js';
 import { WorkerPool } from './pool.js';
-import { tooMuchWaitingMs } from './work.js';
+import { tooManyNaps } from './work.js';
 
 /** Runs by one thread after one in which the other cores were busy. */
 const ALONE_RUNS = 8;
@@ -66,9 +66,9 @@ export class Machine {
     return 1;
   }
 
-  /** @param waitedMs that threads slept while they waited for each other; expectedMs of the whole run */
-  noteWaiting(waitedMs: number, expectedMs: number): void {
-    if (waitedMs >= tooMuchWaitingMs(expectedMs)) this.#aloneRuns = ALONE_RUNS;
+  /** @param naps of all threads in a run that should have taken expectedMs */
+  noteNaps(naps: number, expectedMs: number): void {
+    if (naps >= tooManyNaps(expectedMs)) this.#aloneRuns = ALONE_RUNS;
   }
 
   async dispose(): Promise<void> {

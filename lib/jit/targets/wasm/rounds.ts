@@ -2,7 +2,7 @@
 // that a round is complete, and decides for all whether to stop and whether to go on together or alone.
 //
 // Alone: when another program keeps a core busy, a thread of ours sleeps while the others wait for it at every barrier,
-// and two threads are slower than one (measured: 24 ms instead of 6). Thread 0 notices by the time spent asleep at the barrier, sends
+// and two threads are slower than one (measured: 24 ms instead of 6). Thread 0 notices by the naps at the barrier, sends
 // the others to wait, runs some rounds alone, and calls them back to try again.
 
 import type { FunctionBuilder, Local } from './builder.js';
@@ -18,7 +18,7 @@ const PARK_NANOSECONDS = 5_000_000;
 
 export class RoundTurns {
   private readonly allThreads: Local;
-  private readonly waitedBefore: Local;
+  private readonly napsBefore: Local;
   private readonly aloneLeft: Local;
   private readonly recallsSeen: Local;
 
@@ -27,11 +27,11 @@ export class RoundTurns {
     private readonly round: Local,
     private readonly ended: Local,
     private readonly length: number,
-    /** Milliseconds of waiting in one round that make it a bad one. */
-    private readonly badWaitingMs: number,
+    /** Naps of all threads in one round that make it a bad one. */
+    private readonly badNaps: number,
   ) {
     this.allThreads = f.let('allThreads', globalValue('threads'));
-    this.waitedBefore = f.let('waitedBefore', atomics.load(word(CONTROL.waitedMs)));
+    this.napsBefore = f.let('napsBefore', atomics.load(word(CONTROL.naps)));
     this.aloneLeft = f.let('aloneLeft', constant('i32', 0));
     this.recallsSeen = f.let('recallsSeen', atomics.load(word(CONTROL.recalls)));
   }
@@ -43,12 +43,12 @@ export class RoundTurns {
   decide(): void {
     const { f } = this;
     f.when(i32.and(i32.eqz(globalValue('thread')), i32.eqz(this.aloneLeft)), () => {
-      const waited = f.let('waited', atomics.load(word(CONTROL.waitedMs)));
-      const isBad = i32.ge_u(i32.sub(waited, this.waitedBefore), this.badWaitingMs);
+      const naps = f.let('naps', atomics.load(word(CONTROL.naps)));
+      const isBad = i32.ge_u(i32.sub(naps, this.napsBefore), this.badNaps);
       const stay = select(DECISION.alone, DECISION.together, isBad, 'i32');
       const decision = select(DECISION.stop, stay, atomics.load(word(CONTROL.abort)), 'i32');
       f.do(atomics.store(this.decisionAt(this.round), decision));
-      f.set(this.waitedBefore, waited);
+      f.set(this.napsBefore, naps);
     });
   }
 
@@ -84,8 +84,10 @@ export class RoundTurns {
   private publish(): void {
     const { f } = this;
     f.do(atomics.store(word(CONTROL.rounds), this.round));
-    const ignored = f.let('ignored', atomics.add(word(CONTROL.events), 1));
-    f.set(ignored, atomics.notify(word(CONTROL.events), 1));
+    f.when(atomics.load(word(CONTROL.listens)), () => {
+      const ignored = f.let('ignored', atomics.add(word(CONTROL.events), 1));
+      f.set(ignored, atomics.notify(word(CONTROL.events), 1));
+    });
   }
 
   /** Thread 0, alone: calls the others back after some rounds, once all are waiting for it, and at the end. */

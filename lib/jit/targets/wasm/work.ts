@@ -3,6 +3,7 @@
 
 import { costOf } from '../../cost.js';
 import type { CopyStep, KernelStep, Plan, Step } from '../../plan.js';
+import { NAP_MS } from './control.js';
 
 type Graph = Plan['graph'];
 
@@ -41,7 +42,7 @@ function sumOver(steps: readonly Step[], measure: (step: KernelStep | CopyStep) 
 }
 
 /**
- * Milliseconds of waiting that make two threads slower than one: with both cores free, one thread takes twice as long as
- * two, so waiting as long as the work should take eats up the gain. Never so few that chance decides.
+ * Naps at barriers that make two threads slower than one. With both cores free, one thread takes up to twice as long as
+ * two: waiting for most of the time that the work should take eats up the gain. Never so few that chance decides.
  */
-export const tooMuchWaitingMs = (expected: number): number => Math.max(3, Math.ceil(expected));
+export const tooManyNaps = (expected: number): number => Math.max(8, Math.ceil((0.6 * expected) / NAP_MS));

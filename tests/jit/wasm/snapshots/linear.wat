@@ -22,7 +22,7 @@
   )
   (local.set $ignored (i32.atomic.rmw.add (i32.add (global.get $control) (i32.const 128)) (i32.const 1)))
   (loop
-    (if (i32.eq (memory.atomic.wait32 (i32.add (global.get $control) (i32.const 64)) $generation (i64.const 1000000)) (i32.const 2))
+    (if (i32.eq (memory.atomic.wait32 (i32.add (global.get $control) (i32.const 64)) $generation (i64.const 250000)) (i32.const 2))
       (local.set $ignored (i32.atomic.rmw.add (i32.add (global.get $control) (i32.const 192)) (i32.const 1)))
     )
     (if (i32.atomic.load (i32.add (global.get $control) (i32.const 320)))
@@ -228,7 +228,7 @@
   (call $barrier)
   (local.set $now (call $clock))
   (if (i32.eqz (global.get $thread))
-    (f64.store offset=1024 (global.get $control) (f64.add (f64.load offset=1024 (global.get $control)) (f64.sub $now $lastMs)))
+    (f64.store offset=1088 (global.get $control) (f64.add (f64.load offset=1088 (global.get $control)) (f64.sub $now $lastMs)))
   )
   (local.set $lastMs $now)
 )
