@@ -139,10 +139,13 @@ function roundRow(
   largest: number,
   integers: Int8Array, // [columns], written
 ): void {
+  const limit = largest + 0.5;
   for (let column = 0; column < values.length; column++) {
-    const integer = Math.round(values[column]! / scales[column]!);
+    const quotient = values[column]! / scales[column]!;
+    // Math.round, in half the time: a positive number is cut after its point.
+    if (quotient > -limit && quotient < limit) integers[column] = ((quotient + 128.5) | 0) - 128;
     // A scale is 0 among zeros, whose NaN is stored as 0, and among numbers too small for one: infinity is cut.
-    integers[column] = Math.max(-largest, Math.min(largest, integer));
+    else integers[column] = Math.max(-largest, Math.min(largest, Math.round(quotient)));
   }
 }
 
