@@ -53,7 +53,7 @@ function sessionTable(runs) {
     'first token ms',
     'p50 ms',
     'p95 ms',
-    'weights',
+    'bytes of weights',
     'ROUGE-L',
   ];
   return `${title}\n\n${table(header, rows)}`;
