@@ -4,7 +4,7 @@
 // Each has a plain tfjs implementation that runs on every backend. A backend that registers a kernel under the
 // operation's name (jit's `trace` backend does) is given the operation whole instead.
 import * as tf from '@tensorflow/tfjs-core';
-import type { FloatWeight, ParamTree, Weight } from './tensor.js';
+import type { ParamTree, Weight } from './tensor.js';
 import { float32Values, matrixShape, weightEntries } from './tensor.js';
 
 /** Kernel names under which a backend may take an operation whole; inputs and attributes as in each function. */
@@ -182,11 +182,6 @@ export function releaseTensors(params: ParamTree): void {
     for (const tensor of kept.get(weight)?.values() ?? []) tensor.dispose();
     kept.delete(weight);
   }
-}
-
-/** True if a Weight is floating point: the only kind that norms, biases and position tables come in. */
-export function isFloatWeight(weight: Weight): weight is FloatWeight {
-  return weight.kind === 'float';
 }
 
 function checkWidth(name: string, x: tf.Tensor, expected: number): void {

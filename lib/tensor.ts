@@ -79,12 +79,6 @@ export function sizeOf(shape: Shape): number {
   return shape.reduce((product, axis) => product * axis, 1);
 }
 
-/** Bits of one element of a stored type. */
-export function bitsOf(dtype: DType): number {
-  if (dtype === 'bool') return 8;
-  return Number(dtype.replace(/^[a-z]+/, ''));
-}
-
 /** Bytes that a Weight takes in memory, its scales included. */
 export function weightBytes(weight: Weight): number {
   return weight.bytes.byteLength + (weight.kind === 'float' ? 0 : weight.scales.byteLength);
