@@ -6,6 +6,9 @@ export type ConfigJson = Readonly<Record<string, unknown>>;
 /** No published model comes near it; more would be a mistake that fills the memory with names of layers. */
 export const MOST_LAYERS = 10_000;
 
+/** The most features of a layer, and heads and features of a head: a mistake of this size would fill the memory too. */
+export const MOST_FEATURES = 2 ** 20;
+
 /** Field readers over one config.json; every error begins with the file's name. */
 export interface ConfigReader {
   readonly file: string;

@@ -5,7 +5,7 @@ import type { CacheStep } from '../cache.js';
 import { cachedAttention } from '../cache.js';
 import { embed, linear, unembed } from '../ops.js';
 import type { FloatWeight, ParamTree, Weight } from '../tensor.js';
-import { configReader, MOST_LAYERS } from './config.js';
+import { configReader, MOST_FEATURES, MOST_LAYERS } from './config.js';
 import type { ActivationName, ModelConfig, Network } from './layers.js';
 import { ACTIVATIONS, layerNorm, mergeHeads, splitHeads } from './layers.js';
 
@@ -67,8 +67,8 @@ export const GPT2_PRESETS = {
  */
 export function parseGpt2Config(json: unknown, file: string): Gpt2Config {
   const read = configReader(json, file);
-  const dim = read.size('n_embd', 768);
-  const heads = read.size('n_head', 12);
+  const dim = read.size('n_embd', 768, MOST_FEATURES);
+  const heads = read.size('n_head', 12, MOST_FEATURES);
   if (dim % heads !== 0) read.fail('n_head', `a divisor of n_embd ${dim}`);
   read.refuse('add_cross_attention', [false], 'this course runs decoders only');
   read.refuse(

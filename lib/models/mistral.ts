@@ -6,7 +6,7 @@ import type { CacheStep } from '../cache.js';
 import { cachedAttention } from '../cache.js';
 import { embed, linear, rotary, unembed } from '../ops.js';
 import type { FloatWeight, ParamTree, Weight } from '../tensor.js';
-import { type ConfigReader, configReader, MOST_LAYERS } from './config.js';
+import { type ConfigReader, configReader, MOST_FEATURES, MOST_LAYERS } from './config.js';
 import type { ActivationName, ModelConfig, Network } from './layers.js';
 import { ACTIVATIONS, mergeHeads, rmsNorm, splitHeads } from './layers.js';
 import { inverseFrequencies, parseRopeScaling, type RopeScaling } from './rope.js';
@@ -106,14 +106,14 @@ export const MISTRAL_PRESETS = {
 export function parseMistralConfig(json: unknown, file: string): MistralConfig {
   const read = configReader(json, file);
   const isMistral = read.choice('model_type', ['mistral', 'llama'] as const) === 'mistral';
-  const dim = read.size('hidden_size', 4096);
-  const heads = read.size('num_attention_heads', 32);
+  const dim = read.size('hidden_size', 4096, MOST_FEATURES);
+  const heads = read.size('num_attention_heads', 32, MOST_FEATURES);
   const kvHeads = read.size('num_key_value_heads', isMistral ? 8 : heads);
   if (heads % kvHeads !== 0) read.fail('num_key_value_heads', `a divisor of num_attention_heads ${heads}`);
   if (read.raw('head_dim') === undefined && dim % heads !== 0) {
     read.fail('num_attention_heads', `a divisor of hidden_size ${dim}, or a head_dim beside it`);
   }
-  const headDim = read.size('head_dim', dim / heads);
+  const headDim = read.size('head_dim', dim / heads, MOST_FEATURES);
   if (headDim % 2 !== 0) read.fail('head_dim', 'an even number, whose halves are rotated together');
   read.refuse('partial_rotary_factor', [1], 'all of a head is rotated here');
   read.refuse(

@@ -92,6 +92,14 @@ describe('config.json', () => {
       { ...mistral, num_key_value_heads: 5 },
       /num_key_value_heads: expected a divisor of num_attention_heads 32, found 5/,
     ],
+    [
+      { ...mistral, head_dim: 2 ** 30 },
+      /head_dim: expected a positive integer up to 1048576, found 1073741824/,
+    ],
+    [
+      { ...mistral, hidden_size: 2 ** 30, num_attention_heads: 1 },
+      /hidden_size: expected a positive integer up to/,
+    ],
     [{ ...mistral, head_dim: 63 }, /head_dim: expected an even number/],
     [
       { ...mistral, rope_scaling: { type: 'dynamic', factor: 2 } },
