@@ -6,6 +6,7 @@ import { type Command, Option } from 'commander';
 import { makeFolder } from '../folders.js';
 import { type LayerReport, quantizeCheckpoint, reportBytes, type Scheme, schemeNames } from '../quantize.js';
 import { alignColumns, decimal } from '../results/compare.js';
+import { machineFacts, projectCommit } from '../results/machine.js';
 import { resolveModel } from './models.js';
 import { bytesOf, startProgress } from './progress.js';
 import { print, type Terminal } from './terminal.js';
@@ -74,18 +75,38 @@ async function runQuantize(
     groupSize: Number(options.group) as 32 | 64 | 128,
     keep: options.keep,
   };
+  const began = performance.now();
   const report = await appearWhole(folder, async (partial) => {
     const layers = await quantizeInto(terminal, source, partial, scheme);
     await copyCompanions(source, partial);
     return layers;
   });
+  const seconds = (performance.now() - began) / 1000;
+  const peakRssBytes = process.resourceUsage().maxRSS * 1024;
   const sizes = reportBytes(report);
   if (options.json) {
-    print(terminal, JSON.stringify({ folder, scheme, ...sizes, layers: report }));
+    const made = { createdAt: new Date().toISOString(), commit: projectCommit(), machine: machineFacts() };
+    print(
+      terminal,
+      JSON.stringify({
+        ...made,
+        model: name,
+        folder,
+        scheme,
+        seconds,
+        peakRssBytes,
+        ...sizes,
+        layers: report,
+      }),
+    );
     return;
   }
   if (options.layers) print(terminal, `${layerTable(report)}\n`);
-  print(terminal, `${folder}: ${sizeLine(sizes)}${worstLine(report)}`);
+  print(
+    terminal,
+    `${folder}: ${sizeLine(sizes)}${worstLine(report)}; ${seconds.toFixed(1)} s, at most ` +
+      `${formatBytes(peakRssBytes)} of memory`,
+  );
 }
 
 /** Fills a folder under another name and renames it: whoever sees it sees all of it. */
