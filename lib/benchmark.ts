@@ -3,10 +3,10 @@
 // Every figure is a whole generation as its caller sees it; statistics are results/statistics.ts's.
 
 import { randomBytes } from 'node:crypto';
-import * as tf from '@tensorflow/tfjs-core';
 import type { BenchmarkOptions, Configuration } from './benchmark/configuration.js';
-import { sharedProcessNote, toRun } from './benchmark/record.js';
-import { type Key, type Measured, openStore, plannedKeys, type Store } from './benchmark/store.js';
+import { measureMissing, prepareMissing } from './benchmark/measure.js';
+import { factsOf, sharedProcessNote, toRun } from './benchmark/record.js';
+import { openStore, plannedKeys } from './benchmark/store.js';
 import type { Run } from './results.js';
 
 export type {
@@ -37,12 +37,14 @@ export async function benchmarkTogether<Sample>(
   checkOptions(configurations, options);
   const store = await openStore(options);
   try {
+    await prepareMissing(configurations, options, store);
     const tensorsLeft = await measureMissing(configurations, options, store);
     const session = randomBytes(6).toString('hex');
     const shared = configurations.length > 1 ? [sharedProcessNote(configurations.length)] : [];
     return configurations.map((configuration) => {
       const measured = plannedKeys(configuration, options).map((key) => store.get(...key));
-      return toRun(configuration, options, measured, { session, tensorsLeft, notes: shared });
+      const facts = factsOf(configuration, { gpu: options.gpu, tensorsLeft, notes: shared });
+      return toRun(facts, measured, { session, references: repeated(options) });
     });
   } finally {
     await store.close();
@@ -72,86 +74,7 @@ function checkOptions<Sample>(
   }
 }
 
-/** @returns tensors that the measured generations left behind in tfjs */
-async function measureMissing<Sample>(
-  configurations: readonly Configuration<Sample>[],
-  options: BenchmarkOptions<Sample>,
-  store: Store,
-): Promise<number> {
-  const { samples, warmUp = 1, repeats = 1, signal = new AbortController().signal } = options;
-  const keys = configurations.map((configuration) => plannedKeys(configuration, options));
-  const isMissing = (key: Key) => !store.has(...key);
-  for (const [c, configuration] of configurations.entries()) {
-    if (!keys[c]!.some(isMissing)) continue;
-    await configuration.prepare?.(samples, signal);
-    for (let i = 0; i < warmUp; i++) await generateOnce(configuration, samples[i % samples.length]!, signal);
-  }
-  const tensors = tf.engine().state.numTensors;
-  const report = progressReporter(keys.flat().filter(isMissing).length, keys.flat().length, options);
-  for (let i = 0; i < samples.length * repeats; i++) {
-    for (const [c, configuration] of configurations.entries()) {
-      const key = keys[c]![i]!;
-      if (!isMissing(key)) continue;
-      const measured = await generateOnce(configuration, samples[i % samples.length]!, signal);
-      await store.add(key, measured);
-      report(configuration.label, measured);
-    }
-  }
-  return tf.engine().state.numTensors - tensors;
-}
-
-/** One generation, and the largest resident size seen meanwhile. */
-async function generateOnce<Sample>(
-  configuration: Configuration<Sample>,
-  sample: Sample,
-  signal: AbortSignal,
-): Promise<Measured> {
-  signal.throwIfAborted();
-  let peakRssBytes = process.memoryUsage.rss();
-  const look = () => {
-    peakRssBytes = Math.max(peakRssBytes, process.memoryUsage.rss());
-  };
-  const timer = setInterval(look, 20);
-  try {
-    const timing = await configuration.run(sample, signal);
-    signal.throwIfAborted(); // a generation cut short is no measurement
-    look();
-    if (timing.newIds.length === 0 || timing.promptIds.length === 0) {
-      throw new RangeError(
-        `${configuration.label}: expected prompt and new tokens, received ${timing.promptIds.length} and ${timing.newIds.length}`,
-      );
-    }
-    return {
-      latencyMs: timing.totalMs,
-      firstTokenMs: timing.firstTokenMs,
-      perTokenMs: timing.perTokenMs,
-      promptTokens: timing.promptIds.length,
-      newTokens: timing.newIds.length,
-      cacheBytes: timing.cacheBytes,
-      text: timing.text,
-      peakRssBytes,
-    };
-  } finally {
-    clearInterval(timer);
-  }
-}
-
-function progressReporter(
-  missing: number,
-  total: number,
-  { onProgress }: Pick<BenchmarkOptions<unknown>, 'onProgress'>,
-) {
-  let [measuredCount, tokens, busyMs] = [0, 0, 0];
-  return (label: string, { newTokens, latencyMs }: Measured): void => {
-    measuredCount++;
-    tokens += newTokens;
-    busyMs += latencyMs;
-    onProgress?.({
-      label,
-      done: total - missing + measuredCount,
-      total,
-      tokensPerSecond: busyMs > 0 ? (tokens / busyMs) * 1000 : 0,
-      remainingMs: (busyMs / measuredCount) * (missing - measuredCount),
-    });
-  };
+/** The reference of each measurement: the list again for each repeat. */
+function repeated({ references, repeats = 1 }: BenchmarkOptions<unknown>): readonly string[] | undefined {
+  return references && Array.from({ length: repeats }, () => references).flat();
 }

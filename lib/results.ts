@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { writeTextAtomically } from './results/files.js';
 import { type Statistics, statistics } from './results/statistics.js';
 import {
+  type Check,
   count,
   dictionary,
   flag,
@@ -68,6 +69,16 @@ export interface Run {
   readonly notes: readonly string[];
 }
 
+/** What of a Run its samples do not say: it travels beside them where several machines measure one Run. */
+export interface RunFacts
+  extends Pick<
+    Run,
+    | ('commit' | 'label' | 'machine' | 'runtime' | 'model' | 'weights' | 'backend' | 'target' | 'mode')
+    | ('cache' | 'newTokens' | 'batch' | 'compile' | 'checks' | 'notes')
+  > {
+  readonly memory: Omit<Memory, 'cacheBytes' | 'peakRssBytes'>;
+}
+
 export interface Machine {
   /** First 12 hexadecimal digits of the SHA-256 of the host's name: tells machines of one make apart, unnamed. */
   readonly id: string;
@@ -107,6 +118,8 @@ export interface Samples {
   readonly perTokenMs?: readonly (readonly number[])[] | undefined;
   /** ROUGE-L against the reference answer or the reference run, 0 to 1. */
   readonly rougeL?: readonly number[] | undefined;
+  /** Machine.id that each sample was measured on, where several of one kind shared a Run. */
+  readonly machineIds?: readonly string[] | undefined;
 }
 
 export interface Summary {
@@ -170,11 +183,8 @@ const spread = object<Statistics>({
   p99: milliseconds,
   max: milliseconds,
 });
-const fields = object<Run>({
-  schemaVersion: oneOf(SCHEMA_VERSION),
-  id: text,
-  session: text,
-  createdAt: moment,
+const heldBytes = { weightBytes: size, arenaBytes: optional(size), gpuBytes: optional(size) };
+const factFields = {
   commit: orNull(text),
   label: text,
   machine: object<Machine>({
@@ -198,7 +208,6 @@ const fields = object<Run>({
   target: oneOf(...TARGETS),
   mode: text,
   cache: flag,
-  promptTokens: count(1),
   newTokens: count(1),
   batch: count(1),
   compile: orNull(
@@ -207,6 +216,21 @@ const fields = object<Run>({
       compileMs: milliseconds,
     }),
   ),
+  checks: list(object<CheckResult>({ name: text, passed: flag, value: number(), expected: text })),
+  notes: list(text),
+};
+/** Checks a JSON value that says it is the facts of a Run. */
+export const checkFacts: Check<RunFacts> = object<RunFacts>({
+  ...factFields,
+  memory: object<RunFacts['memory']>(heldBytes),
+});
+const fields = object<Run>({
+  ...factFields,
+  schemaVersion: oneOf(SCHEMA_VERSION),
+  id: text,
+  session: text,
+  createdAt: moment,
+  promptTokens: count(1),
   samples: object<Samples>({
     latencyMs: list(milliseconds),
     firstTokenMs: list(milliseconds),
@@ -214,15 +238,10 @@ const fields = object<Run>({
     newTokens: list(count(1)),
     perTokenMs: optional(list(list(milliseconds))),
     rougeL: optional(list(share)),
+    machineIds: optional(list(text)),
   }),
   summary: object<Summary>({ latencyMs: spread, firstTokenMs: spread, tokensPerSecond: number(0) }),
-  memory: object<Memory>({
-    weightBytes: size,
-    cacheBytes: size,
-    arenaBytes: optional(size),
-    gpuBytes: optional(size),
-    peakRssBytes: optional(size),
-  }),
+  memory: object<Memory>({ ...heldBytes, cacheBytes: size, peakRssBytes: optional(size) }),
   quality: orNull(
     object<Quality>({
       samples: count(1),
@@ -238,8 +257,6 @@ const fields = object<Run>({
     }),
   ),
   deviation: orNull(object<Deviation>({ reference: text, largest: number(0) })),
-  checks: list(object<CheckResult>({ name: text, passed: flag, value: number(), expected: text })),
-  notes: list(text),
 });
 
 /**

@@ -2,20 +2,52 @@
 
 import { textQuality } from '../quality.js';
 import { machineFacts, projectCommit, runtimeFacts } from '../results/machine.js';
-import { type CheckResult, newRunId, type Run, type Samples, SCHEMA_VERSION, summarize } from '../results.js';
-import type { BenchmarkOptions, Configuration } from './configuration.js';
+import {
+  type CheckResult,
+  newRunId,
+  type Run,
+  type RunFacts,
+  type Samples,
+  SCHEMA_VERSION,
+  summarize,
+} from '../results.js';
+import type { Configuration } from './configuration.js';
 import type { Measured } from './store.js';
 
-/** @param shared what all configurations of this call have in common */
-export function toRun<Sample>(
+/** What a configuration and this process say of themselves, after its last sample. */
+export function factsOf<Sample>(
   configuration: Configuration<Sample>,
-  { samples, references, gpu }: BenchmarkOptions<Sample>,
+  {
+    gpu,
+    tensorsLeft,
+    notes,
+  }: { readonly gpu?: string | undefined; readonly tensorsLeft: number; readonly notes: readonly string[] },
+): RunFacts {
+  const { label, model, weights, backend, target, mode, cache, newTokens, batch = 1 } = configuration;
+  return {
+    commit: projectCommit(),
+    machine: machineFacts(gpu),
+    runtime: runtimeFacts(),
+    ...{ label, model, weights, backend, target, mode, cache, newTokens, batch },
+    compile: configuration.compile?.() ?? null,
+    memory: configuration.memory(),
+    checks: [leakCheck(tensorsLeft)],
+    notes: [...(configuration.notes ?? []), ...notes],
+  };
+}
+
+/**
+ * The record of one configuration.
+ * @param measured in the order of the samples
+ * @param shared session of all Runs of this call; references, one for each of `measured`
+ */
+export function toRun(
+  { memory, ...facts }: RunFacts,
   measured: readonly Measured[],
-  shared: { readonly session: string; readonly tensorsLeft: number; readonly notes: readonly string[] },
+  shared: { readonly session: string; readonly references?: readonly string[] | undefined },
 ): Run {
-  const { label, model, weights, backend, target, mode, cache, batch = 1, memory, compile } = configuration;
   const createdAt = new Date().toISOString();
-  const quality = references ? qualityOf(measured, references, samples.length) : undefined;
+  const quality = shared.references ? qualityOf(measured, shared.references) : undefined;
   const raw: Samples = {
     latencyMs: measured.map(({ latencyMs }) => latencyMs),
     firstTokenMs: measured.map(({ firstTokenMs }) => firstTokenMs),
@@ -26,41 +58,27 @@ export function toRun<Sample>(
   };
   return {
     schemaVersion: SCHEMA_VERSION,
-    id: newRunId(label, createdAt),
+    id: newRunId(facts.label, createdAt),
     session: shared.session,
     createdAt,
-    commit: projectCommit(),
-    label,
-    machine: machineFacts(gpu),
-    runtime: runtimeFacts(),
-    model,
-    weights,
-    backend,
-    target,
-    mode,
-    cache,
+    ...facts,
     promptTokens: Math.max(...raw.promptTokens),
-    newTokens: configuration.newTokens,
-    batch,
-    compile: compile?.() ?? null,
     samples: raw,
     summary: summarize(raw),
     memory: {
-      ...memory(),
+      ...memory,
       cacheBytes: Math.max(...measured.map(({ cacheBytes }) => cacheBytes)),
       peakRssBytes: Math.max(...measured.map(({ peakRssBytes }) => peakRssBytes)),
     },
     quality: quality?.means ?? null,
     deviation: null,
-    checks: [leakCheck(shared.tensorsLeft)],
-    notes: [...(configuration.notes ?? []), ...shared.notes],
   };
 }
 
-function qualityOf(measured: readonly Measured[], references: readonly string[], samples: number) {
+function qualityOf(measured: readonly Measured[], references: readonly string[]) {
   const texts = measured.map(({ text }) => text);
   if (texts.includes(null)) return undefined; // no tokenizer, no text
-  const pairs = texts.map((text, i) => ({ text: text!, reference: references[i % samples]! }));
+  const pairs = texts.map((text, i) => ({ text: text!, reference: references[i]! }));
   const { rougeLOfSamples, ...means } = textQuality(pairs);
   return { rougeLOfSamples, means: { ...means, against: 'reference answers' } };
 }

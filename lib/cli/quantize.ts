@@ -91,7 +91,7 @@ async function runQuantize(
       JSON.stringify({
         ...made,
         model: name,
-        folder,
+        folder: target,
         scheme,
         seconds,
         peakRssBytes,

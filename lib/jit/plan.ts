@@ -23,6 +23,8 @@ export interface KernelStep {
   readonly node: Exclude<KernelNode, StructuredNode<'Scan' | 'WeightTensor'>>;
   readonly inputs: readonly Place[];
   readonly outputs: readonly Place[];
+  /** Steps with the same number follow each other and may run as one: what they read lives until the last has run. */
+  readonly group?: number;
 }
 
 /** Moves bytes; the two never overlap. */
@@ -81,17 +83,30 @@ export function valueBytes(value: { readonly shape: readonly number[] }): number
  * Places every value of a graph.
  * @param graph at the kernel level (see graph.ts)
  * @param donated one flag an input: its memory may be overwritten and handed on as an output
+ * @param groups of groupKernels, whose graph this is
  * @throws Error if a Node of the traced level is left (names it)
  */
-export function planMemory(graph: Graph, donated: readonly boolean[] = []): Plan {
-  const planner = new Planner(donated);
+export function planMemory(
+  graph: Graph,
+  donated: readonly boolean[] = [],
+  groups: ReadonlyMap<Node, number> = new Map(),
+): Plan {
+  const planner = new Planner(donated, groups);
   return planner.plan(graph);
+}
+
+interface Span {
+  readonly first: number;
+  readonly last: number;
 }
 
 /** What is known of one graph while its nodes are placed: the root or a Scan's body. */
 interface Level {
   /** Index of the last node that reads the memory; Infinity for the graph's outputs and for what belongs outside. */
   readonly lastUse: Map<Value, number>;
+  /** For each node the first and last one of its group: itself, if it is in none. */
+  readonly spans: readonly Span[];
+  readonly nodes: readonly Node[];
   /** Values whose memory may be overwritten after their last use. */
   readonly overwritable: Set<Value>;
   /** Values in the arena whose memory this level gives back after their last use. */
@@ -107,9 +122,11 @@ class Planner {
   readonly #storage = new Map<Value, Value>(); // Reshape's output -> the value whose memory it names
   readonly #constants: ElementValues[] = [];
   readonly #donated: readonly boolean[];
+  readonly #groups: ReadonlyMap<Node, number>;
 
-  constructor(donated: readonly boolean[]) {
+  constructor(donated: readonly boolean[], groups: ReadonlyMap<Node, number>) {
     this.#donated = donated;
+    this.#groups = groups;
   }
 
   plan(graph: Graph): Plan {
@@ -192,16 +209,46 @@ class Planner {
       for (const input of node.inputs) lastUse.set(this.#storageOf(input), index);
     });
     for (const output of graph.outputs) lastUse.set(this.#storageOf(output), Number.POSITIVE_INFINITY);
-    return { lastUse, overwritable: new Set(), releasable: new Set(), wanted: new Map(), steps: [] };
+    const spans = this.#spans(graph);
+    const { nodes } = graph;
+    return {
+      lastUse,
+      spans,
+      nodes,
+      overwritable: new Set(),
+      releasable: new Set(),
+      wanted: new Map(),
+      steps: [],
+    };
   }
 
   #placeNodes(graph: Graph, level: Level): void {
     graph.nodes.forEach((node, index) => {
       this.#placeNode(node, index, level);
-      for (const value of new Set([...node.inputs, ...node.outputs].map((each) => this.#storageOf(each)))) {
+      const { first, last } = level.spans[index]!;
+      if (index < last) return; // a group's steps may run at the same time: what they use lives until all have run
+      const used = graph.nodes.slice(first, last + 1).flatMap((each) => [...each.inputs, ...each.outputs]);
+      for (const value of new Set(used.map((each) => this.#storageOf(each)))) {
         if ((level.lastUse.get(value) ?? -1) <= index) this.#free(value, level);
       }
     });
+  }
+
+  #spans(graph: Graph): Span[] {
+    const spans: Span[] = [];
+    for (let first = 0; first < graph.nodes.length; ) {
+      const group = this.#groups.get(graph.nodes[first]!);
+      let last = first;
+      while (
+        group !== undefined &&
+        graph.nodes[last + 1] &&
+        this.#groups.get(graph.nodes[last + 1]!) === group
+      )
+        last++;
+      for (; spans.length <= last; ) spans.push({ first, last });
+      first = last + 1;
+    }
+    return spans;
   }
 
   #free(value: Value, level: Level): void {
@@ -240,7 +287,14 @@ class Planner {
     const inputs = kernel.inputs.map((input, at) =>
       updated && at === 0 ? outputs[0]! : this.#placeOf(input),
     );
-    level.steps.push({ kind: 'kernel', node: kernel, inputs, outputs });
+    const group = this.#groups.get(node);
+    level.steps.push({
+      kind: 'kernel',
+      node: kernel,
+      inputs,
+      outputs,
+      ...(group === undefined ? {} : { group }),
+    });
   }
 
   #placeNew(value: Value, level: Level): Place {
@@ -259,7 +313,11 @@ class Planner {
   #placeOver(output: Value, input: Value, node: Node, index: number, level: Level): void {
     const storage = this.#storageOf(input);
     const place = this.#placeOf(input);
-    const readers = node.inputs.filter((each) => this.#storageOf(each) === storage).length;
+    const { first, last } = level.spans[index]!;
+    const nodes = level.nodes.slice(first, last + 1); // run at the same time, so none of them may need the old value
+    const readers = nodes
+      .flatMap((each) => each.inputs)
+      .filter((each) => this.#storageOf(each) === storage).length;
     const isLast = level.lastUse.get(storage) === index && readers === 1;
     if (isLast && level.overwritable.has(storage)) {
       level.overwritable.add(output);
@@ -268,7 +326,15 @@ class Planner {
       return;
     }
     const to = this.#placeNew(output, level);
-    level.steps.push({ kind: 'copy', from: place, to, bytes: valueBytes(output) });
+    const group = this.#groups.get(node);
+    const isGroup = (step: Step): boolean => step.kind === 'kernel' && step.group === group;
+    const at = group === undefined ? -1 : level.steps.findIndex(isGroup);
+    level.steps.splice(at < 0 ? level.steps.length : at, 0, {
+      kind: 'copy',
+      from: place,
+      to,
+      bytes: valueBytes(output),
+    });
   }
 
   #placeScan(node: StructuredNode<'Scan'>, index: number, level: Level): void {

@@ -7,6 +7,7 @@ import { bytesText, debug } from './debug.js';
 import type { Graph } from './graph.js';
 import { adoptBuffer } from './memory.js';
 import { optimize } from './optimize.js';
+import { groupKernels } from './passes/groupKernels.js';
 import type { Plan, Step } from './plan.js';
 import { planMemory } from './plan.js';
 import { print } from './print.js';
@@ -85,8 +86,10 @@ export class Program {
     const started = performance.now();
     const traced = traceFunction(fn, args);
     if (check) checkConstants(traced, traceFunction(fn, args));
-    const graph = optimize(traced.graph, { fuse, check });
-    const plan = planMemory(graph, donated);
+    const optimized = optimize(traced.graph, { fuse, check });
+    const { graph, groups } =
+      fuse && target.groups ? groupKernels(optimized) : { graph: optimized, groups: undefined };
+    const plan = planMemory(graph, donated, groups);
     const executable = await target.compile(plan);
     const compileMs = performance.now() - started;
     debug(1, () => {

@@ -64,6 +64,8 @@ export interface Executable {
 
 export interface Target {
   readonly name: string;
+  /** True where plans should come with groups: steps that one dispatch may do together (passes/groupKernels.ts). */
+  readonly groups?: boolean;
   /**
    * Generates code for a plan.
    * @throws RangeError if arena and constants do not fit into the target's memory (says how much would)

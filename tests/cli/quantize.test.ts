@@ -37,7 +37,7 @@ test.each(['int8', 'int8-tensor', 'int4'])(
     const folder = join(scratch, scheme);
     const { exitCode, stdout } = await runCli(['quantize', model, folder, '--scheme', scheme]);
     expect(exitCode).toBe(0);
-    expect(stdout).toMatch(/ smaller than float32 .* smaller than float16 .*; most noise in .* dB; \d+\.\d s, at most \d+ MB of memory\n$/);
+    expect(stdout).toMatch(/ smaller than float32 .* smaller than float16 .*; most noise in .* dB; \d+\.\d s, at most [\d.]+ [MG]B of memory\n$/);
     expect(await newIds(folder)).toEqual(await newIds(model, '--weights', scheme));
   },
 );
