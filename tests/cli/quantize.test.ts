@@ -37,7 +37,9 @@ test.each(['int8', 'int8-tensor', 'int4'])(
     const folder = join(scratch, scheme);
     const { exitCode, stdout } = await runCli(['quantize', model, folder, '--scheme', scheme]);
     expect(exitCode).toBe(0);
-    expect(stdout).toMatch(/ smaller than float32 .* smaller than float16 .*; most noise in .* dB; \d+\.\d s, at most [\d.]+ [MG]B of memory\n$/);
+    expect(stdout).toMatch(
+      / smaller than float32 .* smaller than float16 .*; most noise in .* dB; \d+\.\d s, at most [\d.]+ [MG]B of memory\n$/,
+    );
     expect(await newIds(folder)).toEqual(await newIds(model, '--weights', scheme));
   },
 );
@@ -46,7 +48,11 @@ test('the report counts bytes; --keep leaves layers as they are', async () => {
   const folder = join(scratch, 'mixed');
   const args = ['quantize', model, folder, '--scheme', 'int8', '--keep', 'h.*.attn.*', '--json'];
   const report = JSON.parse((await runCli(args)).stdout);
-  expect(report).toMatchObject({ model, seconds: expect.any(Number), machine: { cores: expect.any(Number) } });
+  expect(report).toMatchObject({
+    model,
+    seconds: expect.any(Number),
+    machine: { cores: expect.any(Number) },
+  });
   expect(report.peakRssBytes).toBeGreaterThan(2 ** 20);
   expect(report.f32Bytes).toBe(2 * report.f16Bytes);
   const kinds = new Map(report.layers.map(({ path, kind }: { path: string; kind: string }) => [path, kind]));
