@@ -1,0 +1,118 @@
+// lib/jit/kernels/kernel.ts: what a GPU kernel is: a description without any shading language in it. builder.ts makes
+// one, targets/webgpu/wgsl.ts prints it as WGSL; another printer can make another text of the same description.
+
+import type { Expr, NumberType, Type } from './expression.js';
+
+/** An array in the device's memory; its place in `buffers` is its binding. */
+export interface BufferArray {
+  readonly name: string;
+  readonly element: Type;
+  readonly access: 'read' | 'readWrite' | 'atomic'; // atomic: elements u32 or i32, added to by many
+}
+
+/** An array that the threads of a workgroup share, or that one thread has for itself. */
+export interface LocalArray {
+  readonly name: string;
+  readonly element: Type;
+  readonly length: number;
+}
+
+/** A number that the host gives with a dispatch. */
+export interface LaunchParameter {
+  readonly name: string;
+  readonly type: NumberType;
+}
+
+export type Statement =
+  /** Names a value; not changed afterwards. */
+  | { readonly kind: 'let'; readonly name: string; readonly value: Expr }
+  | { readonly kind: 'variable'; readonly name: string; readonly value: Expr }
+  | { readonly kind: 'array'; readonly array: LocalArray } // of one thread
+  | { readonly kind: 'set'; readonly name: string; readonly value: Expr }
+  | { readonly kind: 'store'; readonly array: string; readonly index: Expr; readonly value: Expr }
+  | { readonly kind: 'atomicAdd'; readonly array: string; readonly index: Expr; readonly value: Expr }
+  | {
+      readonly kind: 'if';
+      readonly condition: Expr;
+      readonly whenTrue: readonly Statement[];
+      readonly whenFalse: readonly Statement[];
+    }
+  /** for (name = begin; name < end; name += step) */
+  | {
+      readonly kind: 'for';
+      readonly name: string;
+      readonly begin: Expr;
+      readonly end: Expr;
+      readonly step: Expr;
+      readonly body: readonly Statement[];
+    }
+  | { readonly kind: 'while'; readonly condition: Expr; readonly body: readonly Statement[] }
+  | { readonly kind: 'break' | 'continue' }
+  | { readonly kind: 'return'; readonly value: Expr | null }
+  /** All threads of the workgroup arrive; `shared`: what they wrote to shared arrays is seen, `storage`: to buffers. */
+  | { readonly kind: 'barrier'; readonly memory: 'shared' | 'storage' };
+
+/** A pure function of values, printed once a kernel. */
+export interface KernelFunction {
+  readonly name: string;
+  readonly parameters: readonly { readonly name: string; readonly type: Type }[];
+  readonly result: Type;
+  readonly body: readonly Statement[];
+}
+
+/** A program that runs once a thread. */
+export interface Kernel {
+  readonly name: string;
+  readonly buffers: readonly BufferArray[];
+  readonly shared: readonly LocalArray[];
+  readonly parameters: readonly LaunchParameter[];
+  readonly threads: number; // in a workgroup, counted by localIndex
+  /** Asks for subgroups of exactly this size, if the adapter lets itself be asked. */
+  readonly subgroupSize?: number | undefined;
+  readonly body: readonly Statement[];
+}
+
+/** What kernels may use on an adapter. Every kernel has a plain form for `plainFeatures`. */
+export interface Features {
+  readonly f16: boolean;
+  readonly subgroups: boolean;
+  readonly minSubgroupSize: number;
+  readonly maxSubgroupSize: number;
+  /** dot4I8 in hardware or emulated by the driver; false: builder.ts spells it out. */
+  readonly packedDot: boolean;
+  readonly maxThreads: number; // in a workgroup
+  readonly maxSharedBytes: number;
+  readonly maxBuffers: number; // of one kernel
+}
+
+/** WebGPU's least. */
+export const plainFeatures: Features = {
+  f16: false,
+  subgroups: false,
+  minSubgroupSize: 0,
+  maxSubgroupSize: 0,
+  packedDot: false,
+  maxThreads: 256,
+  maxSharedBytes: 16384,
+  maxBuffers: 8,
+};
+
+/** Calls `visit` for each expression in a list of statements, parts before wholes. */
+export function forEachExpr(statements: readonly Statement[], visit: (expr: Expr) => void): void {
+  const walk = (expr: Expr): void => {
+    if ('args' in expr.node) for (const arg of expr.node.args) walk(arg);
+    visit(expr);
+  };
+  for (const statement of statements) {
+    if ('value' in statement && statement.value) walk(statement.value);
+    if ('index' in statement) walk(statement.index);
+    if ('condition' in statement) walk(statement.condition);
+    if (statement.kind === 'for')
+      for (const part of [statement.begin, statement.end, statement.step]) walk(part);
+    if (statement.kind === 'if') {
+      forEachExpr(statement.whenTrue, visit);
+      forEachExpr(statement.whenFalse, visit);
+    }
+    if ('body' in statement) forEachExpr(statement.body, visit);
+  }
+}
