@@ -15,6 +15,7 @@ import {
 } from '../quality.js';
 import { teacherForcedLogits } from '../teacherForcing.js';
 import type { Tokenizer } from '../tokenizer.js';
+import { answerTokens } from './perplexity.js';
 
 export interface WeightsComparison extends Divergence {
   readonly samples: number;
@@ -58,7 +59,7 @@ export async function compareWeights(
   const texts: { text: string; reference: string }[] = [];
   for (const [i, sample] of samples.entries()) {
     const promptIds = samplePrompt(tokenizer, sample);
-    const answerIds = answerTokens(tokenizer, reference, sample);
+    const answerIds = answerTokens(tokenizer, reference.eosIds, sample);
     const logits = {
       candidate: await teacherForcedLogits(candidate, promptIds, answerIds, options.signal),
       reference: await teacherForcedLogits(reference, promptIds, answerIds, options.signal),
@@ -101,11 +102,6 @@ export function failedThresholds(found: WeightsComparison, limits: QualityThresh
     ...atLeast('same top token', found.sameTopToken, limits.minSameTopToken),
     ...atLeast('ROUGE-L', found.text.rougeL, limits.minRougeL),
   ];
-}
-
-/** The reference answer as the model should end it. */
-function answerTokens(tokenizer: Tokenizer, model: GenerativeModel, { output }: InstructionSample): number[] {
-  return [...tokenizer.encode(output, { addSpecialTokens: false }), ...model.eosIds.slice(0, 1)];
 }
 
 function sharedTokenizer(candidate: GenerativeModel, reference: GenerativeModel): Tokenizer {

@@ -5,6 +5,7 @@ import { type InstructionSample, samplePrompt } from '../dataset.js';
 import type { GenerativeModel } from '../generate.js';
 import { perplexity, tokenLogProbabilities } from '../quality.js';
 import { teacherForcedLogits } from '../teacherForcing.js';
+import type { Tokenizer } from '../tokenizer.js';
 
 /**
  * Perplexity of the samples' answers, all their tokens together.
@@ -21,12 +22,18 @@ export async function answerPerplexity(
   const logProbabilities: number[] = [];
   for (const sample of samples) {
     signal?.throwIfAborted();
-    const answerIds = [
-      ...tokenizer.encode(sample.output, { addSpecialTokens: false }),
-      ...eosIds.slice(0, 1),
-    ];
+    const answerIds = answerTokens(tokenizer, eosIds, sample);
     const logits = await teacherForcedLogits(model, samplePrompt(tokenizer, sample), answerIds, signal);
     logProbabilities.push(...tokenLogProbabilities(logits, answerIds, vocabSize));
   }
   return perplexity(logProbabilities);
+}
+
+/** The reference answer as the model should end it: its tokens and one end-of-sequence token. */
+export function answerTokens(
+  tokenizer: Tokenizer,
+  eosIds: readonly number[],
+  { output }: InstructionSample,
+): number[] {
+  return [...tokenizer.encode(output, { addSpecialTokens: false }), ...eosIds.slice(0, 1)];
 }

@@ -53,21 +53,19 @@ export class SampleStore<Value> {
     plan: string,
     check: Check<Value> = anything as Check<Value>,
   ): Promise<SampleStore<Value>> {
-    const content = await readFile(file).catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return Buffer.alloc(0);
-      throw new Error(`${file}: could not read the samples (${error.message})`);
+    const { header, samples, wholeBytes, droppedBytes } = await readSampleFile(file, check, {
+      mayBeAbsent: true,
     });
-    const whole = content.lastIndexOf(0x0a) + 1; // bytes up to and with the last newline
-    const lines = content.subarray(0, whole).toString('utf8').split('\n').slice(0, -1);
-    const values = lines.map((line, i) => parseLine(file, line, i, plan, check));
+    if (header !== null && header !== plan) {
+      throw spoilt(`${file}, line 1`, new InvalidValue('plan', plan, header));
+    }
     try {
       await makeFolder(dirname(file));
       const handle = await open(file, 'a');
-      if (whole < content.length) await handle.truncate(whole);
-      const store = new SampleStore<Value>(file, handle, whole, content.length - whole);
-      for (const line of values) if (line) store.remember(line.configuration, line.sample, line.value);
-      if (lines.length === 0)
-        await store.write({ kind: KIND, schemaVersion: VERSION, plan } satisfies Header);
+      if (droppedBytes > 0) await handle.truncate(wholeBytes);
+      const store = new SampleStore<Value>(file, handle, wholeBytes, droppedBytes);
+      for (const { configuration, sample, value } of samples) store.remember(configuration, sample, value);
+      if (header === null) await store.write({ kind: KIND, schemaVersion: VERSION, plan } satisfies Header);
       return store;
     } catch (error) {
       throw (error as Error).message.startsWith(file) ? error : writeError(file, error);
@@ -124,14 +122,50 @@ export class SampleStore<Value> {
   }
 }
 
-function parseLine<Value>(
+/** A stored sample with its names. */
+export interface StoredSample<Value> {
+  readonly configuration: string;
+  readonly sample: string;
+  readonly value: Value;
+}
+
+/**
+ * Reads a file of samples and changes nothing: another process may be writing it, its torn last line does not count.
+ * @returns header: the plan that it was opened with, null before its first line is whole; samples in the order written
+ * @throws Error naming the file, and the line that does not fit, what was expected and found, and what to do
+ */
+export async function readSampleFile<Value>(
   file: string,
-  line: string,
-  index: number,
-  plan: string,
   check: Check<Value>,
-): { configuration: string; sample: string; value: Value } | undefined {
-  const place = `${file}, line ${index + 1}`;
+  { mayBeAbsent = false }: { readonly mayBeAbsent?: boolean } = {},
+): Promise<{
+  readonly header: string | null;
+  readonly samples: readonly StoredSample<Value>[];
+  readonly wholeBytes: number;
+  readonly droppedBytes: number;
+}> {
+  const content = await readFile(file).catch((error: NodeJS.ErrnoException) => {
+    if (mayBeAbsent && error.code === 'ENOENT') return Buffer.alloc(0);
+    throw new Error(`${file}: could not read the samples (${error.message})`);
+  });
+  const wholeBytes = content.lastIndexOf(0x0a) + 1; // up to and with the last newline
+  const [first, ...rest] = content.subarray(0, wholeBytes).toString('utf8').split('\n').slice(0, -1);
+  const parse = <T>(line: string, i: number, checked: (value: unknown) => T) =>
+    parseLine(`${file}, line ${i + 1}`, line, checked);
+  return {
+    header: first === undefined ? null : parse(first, 0, (value) => checkHeader(value, '').plan),
+    samples: rest.map((line, i) =>
+      parse(line, i + 1, (value) => {
+        const { configuration, sample, value: stored } = checkLine(value, '');
+        return { configuration, sample, value: check(stored, 'value') };
+      }),
+    ),
+    wholeBytes,
+    droppedBytes: content.length - wholeBytes,
+  };
+}
+
+function parseLine<T>(place: string, line: string, check: (value: unknown) => T): T {
   let value: unknown;
   try {
     value = JSON.parse(line);
@@ -139,15 +173,12 @@ function parseLine<Value>(
     throw new Error(`${place}: expected JSON, found ${line.slice(0, 40)}; move the file away to begin again`);
   }
   try {
-    if (index > 0) {
-      const { configuration, sample, value: stored } = checkLine(value, '');
-      return { configuration, sample, value: check(stored, 'value') };
-    }
-    const header = checkHeader(value, '');
-    if (header.plan !== plan) throw new InvalidValue('plan', plan, header.plan);
-    return undefined;
+    return check(value);
   } catch (error) {
-    if (!(error instanceof InvalidValue)) throw error;
-    throw new Error(`${place}: ${error.message}; move the file away to begin again`);
+    throw error instanceof InvalidValue ? spoilt(place, error) : error;
   }
+}
+
+function spoilt(place: string, { message }: InvalidValue): Error {
+  return new Error(`${place}: ${message}; move the file away to begin again`);
 }
