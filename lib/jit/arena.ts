@@ -1,19 +1,26 @@
 // lib/jit/arena.ts: one block of memory, handed out and taken back: requests -> offsets, and the size that is needed.
 
-const alignmentBytes = 64; // a cache line, so that two threads never write to the same one
-
-/** Bytes that a request of this size takes. */
-function roundUp(bytes: number): number {
-  return Math.max(1, Math.ceil(bytes / alignmentBytes)) * alignmentBytes;
-}
+/** A cache line, so that two threads never write to the same one. */
+export const defaultAlignmentBytes = 64;
 
 /** Free blocks of the arena, sorted by offset; neighbours are merged. */
 export class Arena {
   #free: { offset: number; bytes: number }[] = [];
   bytes = 0;
+  readonly #alignmentBytes: number;
+
+  /** @param alignmentBytes offsets and sizes are multiples of it */
+  constructor(alignmentBytes = defaultAlignmentBytes) {
+    this.#alignmentBytes = alignmentBytes;
+  }
+
+  /** Bytes that a request of this size takes. */
+  #roundUp(bytes: number): number {
+    return Math.max(1, Math.ceil(bytes / this.#alignmentBytes)) * this.#alignmentBytes;
+  }
 
   allocate(bytes: number): number {
-    const needed = roundUp(bytes);
+    const needed = this.#roundUp(bytes);
     let best: { offset: number; bytes: number } | undefined;
     for (const block of this.#free) {
       if (block.bytes >= needed && (!best || block.bytes < best.bytes)) best = block;
@@ -37,7 +44,7 @@ export class Arena {
   }
 
   release(offset: number, bytes: number): void {
-    const size = roundUp(bytes);
+    const size = this.#roundUp(bytes);
     const at = this.#free.findIndex((block) => block.offset > offset);
     this.#free.splice(at < 0 ? this.#free.length : at, 0, { offset, bytes: size });
     this.#free = this.#free.reduce<{ offset: number; bytes: number }[]>((merged, block) => {

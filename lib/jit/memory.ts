@@ -29,13 +29,22 @@ class JitBackend extends tf.KernelBackend {
   }
 
   override readSync(dataId: object): tf.BackendValues {
-    const { target, buffer, dtype, elements } = this.#entry(dataId);
-    const values = target.read(buffer, dtype).subarray(0, elements);
-    return dtype === 'bool' ? Uint8Array.from(values) : (values as ElementValues);
+    const entry = this.#entry(dataId);
+    return backendValues(entry, entry.target.read(entry.buffer, entry.dtype));
   }
 
   override async read(dataId: object): Promise<tf.BackendValues> {
-    return this.readSync(dataId);
+    const entry = this.#entry(dataId);
+    const { target, buffer, dtype } = entry;
+    if (!target.readLater) return this.readSync(dataId);
+    entry.readers += 1;
+    try {
+      return backendValues(entry, await target.readLater(buffer, dtype));
+    } finally {
+      entry.readers -= 1;
+      if (entry.references <= 0 && entry.readers === 0) this.entries.delete(dataId); // disposed meanwhile
+      releaseUnused(entry);
+    }
   }
 
   override disposeData(dataId: object, force = false): boolean {
@@ -86,6 +95,11 @@ class JitBackend extends tf.KernelBackend {
     if (!entry) throw new Error('jit: this tensor is disposed');
     return entry;
   }
+}
+
+function backendValues({ dtype, elements }: Entry, all: ElementValues): tf.BackendValues {
+  const values = all.subarray(0, elements);
+  return dtype === 'bool' ? Uint8Array.from(values) : values;
 }
 
 function releaseUnused(entry: Entry): void {

@@ -12,7 +12,7 @@ import type { ElementType, ElementValues, Graph, Node, StructuredNode, Value, We
 import { isKernelNode, type KernelNode } from './graph.js';
 import { orderMoves } from './moves.js';
 
-/** Where a value lies. Arena offsets are bytes, multiples of 64. `weight` is that WeightSlot decoded to f32. */
+/** Where a value lies. Arena offsets are bytes, multiples of 64 or of what the target asks for. `weight` is that WeightSlot decoded to f32. */
 export type Place =
   | { readonly space: 'input' | 'output' | 'constant' | 'weight'; readonly index: number }
   | { readonly space: 'arena'; readonly offset: number };
@@ -117,7 +117,7 @@ interface Level {
 }
 
 class Planner {
-  readonly #arena = new Arena();
+  readonly #arena: Arena;
   readonly #places = new Map<Value, Place>(); // by storage
   readonly #storage = new Map<Value, Value>(); // Reshape's output -> the value whose memory it names
   readonly #constants: ElementValues[] = [];

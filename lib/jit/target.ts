@@ -3,7 +3,7 @@
 
 import type { Weight } from '../tensor.js';
 import type { ElementType, ElementValues } from './graph.js';
-import type { Plan } from './plan.js';
+import type { Plan, PlanOptions } from './plan.js';
 
 /** Memory of one tensor in the target. The target knows more of it than its size. */
 export interface TargetBuffer {
@@ -32,11 +32,21 @@ export interface RunOptions {
   readonly profile?: boolean | undefined;
 }
 
+/** How a loop on another device went, seen from here. */
+export interface LoopReport {
+  readonly rounds: number;
+  readonly submissions: number;
+  readonly roundsPerSubmission: number;
+  readonly hostMicrosecondsPerRound: number;
+}
+
 export interface RunReport {
   readonly runMs: number;
   /** Times that the program called back into JavaScript. */
   readonly hostCalls: number;
   readonly threads: number;
+  /** Of the outermost loop, where it runs on another device. */
+  readonly loop?: LoopReport;
   /** Milliseconds by step of the plan, a Scan's own steps after it (depth first), summed over rounds; with `profile`. */
   readonly stepMs?: Float64Array;
 }
@@ -79,8 +89,15 @@ export interface Target {
   allocate(bytes: number): TargetBuffer;
   release(buffer: TargetBuffer): void;
   write(buffer: TargetBuffer, values: ElementValues): void;
-  /** A copy of the buffer's values; i32 and bool as Int32Array. Not while a program writes to it. */
+  /**
+   * A copy of the buffer's values; i32 and bool as Int32Array. Not while a program writes to it.
+   * @throws Error if the values are on a device that cannot be waited for (says to await readLater)
+   */
   read(buffer: TargetBuffer, dtype: ElementType): ElementValues;
+  /** The same, for targets whose memory is elsewhere. */
+  readLater?(buffer: TargetBuffer, dtype: ElementType): Promise<ElementValues>;
+  /** Resolves when what bind and write have sent is there. @throws Error if it did not fit */
+  settled?(): Promise<void>;
   /** Bytes now held: weights, buffers, and arenas apart. */
   memory(): { readonly weightBytes: number; readonly bufferBytes: number; readonly arenaBytes: number };
   /** Ends workers and frees memory; the target can be used again and starts anew. */
