@@ -9,6 +9,7 @@ import { createRequire } from 'node:module';
 import { delimiter, dirname, join, resolve, sep } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import * as tf from '@tensorflow/tfjs-core';
+import { type GpuInfo, gpuName, isSoftwareGpu, noGpuAdvice } from './gpu.js';
 import { cacheFolder, type Environment } from './paths.js';
 
 export const BACKENDS = ['tensorflow', 'webgpu', 'wasm', 'cpu'] as const;
@@ -159,28 +160,6 @@ async function startTensorflow(): Promise<Started> {
 /** Float16 and subgroup matrices on NVIDIA's driver need these; without them the adapter still works. */
 const DAWN_FLAGS = ['enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis'];
 
-/** What an adapter says of itself; empty strings where it says nothing. */
-export interface GpuInfo {
-  readonly vendor: string;
-  readonly architecture: string;
-  readonly device: string;
-  readonly description: string;
-  readonly isFallbackAdapter?: boolean;
-}
-
-/** Device and driver, as far as the adapter tells: 'nvidia-h100-80gb-hbm3, NVIDIA: 580.159.04'. */
-export function gpuName({ vendor, architecture, device, description }: GpuInfo): string {
-  return [device || [vendor, architecture].join(' ').trim(), description].filter(Boolean).join(', ');
-}
-
-/** True for a GPU that is emulated on the CPU. */
-export function isSoftwareGpu(info: GpuInfo): boolean {
-  const words = [info.vendor, info.architecture, info.device, info.description].join(' ');
-  return (
-    info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe|softpipe|basic render/i.test(words)
-  );
-}
-
 /**
  * The GPU that Dawn finds, asked in a process of its own: where Vulkan is missing or broken, Dawn writes to stderr or
  * ends the process, and neither may happen here.
@@ -204,8 +183,7 @@ export function findGpu(): Promise<GpuInfo | undefined> {
 
 async function startWebgpu({ softwareGpu = false }: BackendOptions): Promise<Started> {
   const info = await findGpu();
-  if (!info)
-    return { unavailable: 'no GPU adapter: a GPU with a Vulkan, Metal or Direct3D driver is needed' };
+  if (!info) return { unavailable: `no GPU adapter: ${noGpuAdvice}` };
   const name = gpuName(info);
   if (isSoftwareGpu(info) && !softwareGpu) {
     return { unavailable: `${name} is no GPU but emulates one on the CPU` };
@@ -215,13 +193,21 @@ async function startWebgpu({ softwareGpu = false }: BackendOptions): Promise<Sta
 }
 
 async function registerWebgpu(): Promise<void> {
+  await openNodeGpu();
+  await import('@tensorflow/tfjs-backend-webgpu'); // registers itself now that navigator.gpu is there
+}
+
+/** Dawn as navigator.gpu, opened once. Ask findGpu first: without a driver Dawn may end the process. */
+export async function openNodeGpu(): Promise<GPU> {
+  const held = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+  if (held) return held;
   const { create, globals } = await import('webgpu');
-  Object.assign(globalThis, globals); // GPUBufferUsage and its like, which tfjs reads as globals
+  Object.assign(globalThis, globals); // GPUBufferUsage and its like, which are globals in browsers
   const gpu = create(DAWN_FLAGS);
   // Node before 21 has no navigator. It also keeps `gpu` alive: collected, it would take the process down.
   if (!('navigator' in globalThis)) Object.defineProperty(globalThis, 'navigator', { value: {} });
   Object.defineProperty(globalThis.navigator, 'gpu', { value: gpu, configurable: true });
-  await import('@tensorflow/tfjs-backend-webgpu'); // registers itself now that navigator.gpu is there
+  return gpu;
 }
 
 // wasm and cpu -------------------------------------------------------------------------------------------------------

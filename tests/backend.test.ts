@@ -2,7 +2,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { findNativePackage, gpuName, isSoftwareGpu, selectBackend } from '../lib/backend.js';
+import { findNativePackage, selectBackend } from '../lib/backend.js';
+import { gpuName, isSoftwareGpu } from '../lib/gpu.js';
 import { EXPECTED_PRODUCT, runBackend } from './backendProcess.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'backend-'));

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { findGpu, isSoftwareGpu } from '../../lib/backend.js';
+import { findGpu } from '../../lib/backend.js';
+import { isSoftwareGpu } from '../../lib/gpu.js';
 import { EXPECTED_PRODUCT, runBackend } from '../backendProcess.js';
 
 const info = await findGpu();

@@ -1,0 +1,139 @@
+// lib/jit/targets/webgpu/kernels/dots.ts: 16 bytes of a weight row times what they meet of the input -> one number.
+// A row lies in words, the first number in the lowest bits (kernels/unpack.ts); a thread reads four words at once.
+
+import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
+import type { Expr } from '../../../kernels/expression.js';
+import { literal, splat, vector } from '../../../kernels/expression.js';
+import type { Packing } from '../../../kernels/unpack.js';
+import { packedPerWord, plainDot4I8, unpackBytes } from '../../../kernels/unpack.js';
+import { blockSize } from './activations.js';
+
+/** Numbers in the four words that a thread reads at once. */
+export function perVector(packing: Packing): number {
+  return 4 * packedPerWord[packing];
+}
+
+/** The input at one vector of a row, read once and met by several rows. */
+export interface Met {
+  /** Product with a vector of a weight row (u32x4), its scale left out. */
+  readonly dot: (words: Expr) => Expr;
+  /** Sum of the squares of the input itself, before a norm's gain. */
+  readonly squares: Expr | null;
+}
+
+/** A float32 input, f32x4 an element: `at` counts them. Gains multiply what the weights meet. */
+export function meetFloats(
+  k: KernelBuilder,
+  packing: Packing,
+  x: ArrayRef,
+  at: Expr,
+  gain: { readonly array: ArrayRef; readonly at: Expr } | null,
+  wantsSquares: boolean,
+): Met {
+  const count = perVector(packing) / 4;
+  const raw = Array.from({ length: count }, (_, i) => k.let('x', x.at(at.mul(count).add(i))));
+  const squares = wantsSquares
+    ? raw.map((part) => part.dot(part)).reduce((sum, part) => sum.add(part))
+    : null;
+  const parts = gain
+    ? raw.map((part, i) => k.let('scaled', part.mul(gain.array.at(gain.at.mul(count).add(i)))))
+    : raw;
+  const ones = literal('f32x4', 1);
+  const total =
+    packing === 'int4'
+      ? k.let(
+          'total',
+          parts
+            .reduce((sum, part) => sum.add(part))
+            .dot(ones)
+            .mul(8),
+        )
+      : null;
+  return {
+    squares,
+    dot: (words) => {
+      const numbers = unpackVector(packing, words);
+      const sum = numbers.map((part, i) => part.dot(parts[i]!)).reduce((held, part) => held.add(part));
+      return total ? sum.sub(total) : sum;
+    },
+  };
+}
+
+/** The numbers of four words as f32x4, in order; int4 without taking 8 off. */
+function unpackVector(packing: Packing, words: Expr): Expr[] {
+  const each = [0, 1, 2, 3].map((i) => words.lane(i));
+  switch (packing) {
+    case 'f32':
+      return [words.bits('f32x4')];
+    case 'f16': {
+      const halves = each.map((word) => word.halves());
+      return [vector(halves[0]!, halves[1]!), vector(halves[2]!, halves[3]!)];
+    }
+    case 'bf16': {
+      const pair = (word: Expr): Expr[] => [word.shl(16).bits('f32'), word.and(0xffff0000).bits('f32')];
+      return [0, 2].map((i) => vector(...pair(each[i]!), ...pair(each[i + 1]!)));
+    }
+    case 'int8':
+      return each.map(unpackBytes);
+    case 'int4':
+      return each.flatMap((word) =>
+        [0, 16].map((shift) => {
+          const places = [0, 4, 8, 12].map((bits) => literal('u32', bits + shift));
+          return splat(word, 4)
+            .shr(vector(...places))
+            .and(15)
+            .to('f32');
+        }),
+      );
+  }
+}
+
+/** An input in signed bytes with blocks of 16 (activations.ts); for int4 weights in the order `nibbles`. */
+export function meetBytes(
+  k: KernelBuilder,
+  packing: 'int8' | 'int4',
+  bytes: ArrayRef, // u32x4
+  blocks: ArrayRef, // f32x2
+  at: Expr,
+  packedDot: boolean,
+): Met {
+  const dot = (a: Expr, b: Expr): Expr => (packedDot ? a.dot4I8(b) : plainDot4I8(a, b));
+  const perBlock = perVector(packing) / blockSize; // 1 or 2
+  const parts = Array.from({ length: perBlock }, (_, i) => {
+    const place = at.mul(perBlock).add(i);
+    return { x: k.let('x', bytes.at(place)), block: k.let('block', blocks.at(place)) };
+  });
+  const squares = parts.map(({ block }) => block.lane(1)).reduce((sum, part) => sum.add(part));
+  if (packing === 'int8') {
+    const [{ x, block }] = parts as [(typeof parts)[0]];
+    return {
+      squares,
+      dot: (words) =>
+        sumOf([0, 1, 2, 3].map((i) => dot(words.lane(i), x.lane(i))))
+          .to('f32')
+          .mul(block.lane(0)),
+    };
+  }
+  const ones = literal('u32', 0x01010101);
+  const offsets = parts.map(({ x }) =>
+    k.let('offset', sumOf([0, 1, 2, 3].map((i) => dot(x.lane(i), ones))).mul(8)),
+  );
+  return {
+    squares,
+    dot: (words) =>
+      parts
+        .map(({ x, block }, half) => {
+          const products = [0, 1].flatMap((i) => {
+            const word = words.lane(2 * half + i);
+            const [low, high] = [word.and(0x0f0f0f0f), word.shr(4).and(0x0f0f0f0f)];
+            return [dot(low, x.lane(2 * i)), dot(high, x.lane(2 * i + 1))];
+          });
+          return sumOf(products).sub(offsets[half]!).to('f32').mul(block.lane(0));
+        })
+        .reduce((sum, part) => sum.add(part)),
+  };
+}
+
+function sumOf(terms: readonly Expr[]): Expr {
+  return terms.reduce((sum, term) => sum.add(term));
+}

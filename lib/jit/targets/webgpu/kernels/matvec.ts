@@ -1,0 +1,299 @@
+// lib/jit/targets/webgpu/kernels/matvec.ts: few rows x [rows, in] times weight rows [out, in] -> a kernel that reads each
+// weight once, in 16-byte pieces, many under way at a time. Decode is this kernel and attention.
+//
+// A workgroup makes `columns` outputs of one part. Its groups of threads (lanes.ts) share the work: each takes
+// `rowsPerGroup` weight rows and one of `splits` of their length; what the splits have is added in shared memory.
+// Then one thread a column (or a pair of columns, for rotary positions) finishes and writes it.
+// Tuned on an H100 and an H200: tuning.ts.
+
+import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
+import type { Expr, Operand } from '../../../kernels/expression.js';
+import { literal } from '../../../kernels/expression.js';
+import type { Features } from '../../../kernels/kernel.js';
+import type { Packing } from '../../../kernels/unpack.js';
+import type { Met } from './dots.js';
+import { meetBytes, meetFloats, perVector } from './dots.js';
+import type { Lanes } from './lanes.js';
+import { lanesOf, lanesOfGroup } from './lanes.js';
+
+/** How a matrix-vector kernel is cut; each a power of two but `unroll`. */
+export interface MatvecShape {
+  /** Weight rows of a workgroup. */
+  readonly rows: number;
+  /** Weight rows of a group of threads. */
+  readonly rowsPerGroup: number;
+  /** Pieces that a row's length is cut into. */
+  readonly splits: number;
+  /** Vectors of a row that a thread reads before it uses the first. */
+  readonly unroll: number;
+}
+
+/** Where one product's weights lie. */
+export interface WeightRows {
+  readonly words: ArrayRef; // u32x4, `rowVectors` a row
+  readonly scales: ArrayRef | null; // f32: one; one a row; or `groups` a row
+  readonly firstRow: number;
+}
+
+/** One output of the kernel: its columns, and what is done with them. */
+export interface MatvecPart {
+  readonly width: number;
+  readonly products: readonly WeightRows[];
+  /** Columns that one thread finishes together; null: each by itself. */
+  readonly pairs: { readonly layout: 'halves' | 'pairs'; readonly headDim: number } | null;
+  /**
+   * Writes columns of a row.
+   * @param columns one, or two for pairs
+   * @param values for each column its products
+   * @param local the thread's column in the workgroup's tile
+   */
+  finish(row: Expr, columns: readonly Expr[], values: readonly (readonly Expr[])[]): void;
+  /** Runs after all columns of the workgroup are finished, in every thread; for what needs several of them. */
+  readonly afterwards?: (firstColumn: Expr, columns: number) => void;
+}
+
+export type MatvecInput =
+  | { readonly kind: 'floats'; readonly x: ArrayRef; readonly gain: ArrayRef | null } // f32x4
+  | { readonly kind: 'bytes'; readonly bytes: ArrayRef; readonly blocks: ArrayRef }; // u32x4, f32x2
+
+export interface MatvecSpec {
+  readonly rows: number; // of x
+  readonly inDim: number;
+  readonly packing: Packing;
+  /** Vectors (16 bytes) of a weight row, its padding included. */
+  readonly rowVectors: number;
+  readonly scales: 'none' | 'tensor' | 'row' | { readonly groupSize: number };
+  readonly input: MatvecInput;
+  /** Divides by the root of the mean square of x (plus epsilon); null: no norm. */
+  readonly epsilon: number | null;
+  readonly parts: readonly MatvecPart[];
+}
+
+/** Threads of a workgroup of this shape. */
+export function matvecThreads(features: Features, { rows, rowsPerGroup, splits }: MatvecShape): number {
+  return lanesOfGroup(features) * (rows / rowsPerGroup) * splits;
+}
+
+/** Columns that a workgroup makes of a part. */
+export function columnsOf(part: Pick<MatvecPart, 'products'>, shape: MatvecShape): number {
+  return shape.rows / part.products.length;
+}
+
+/** Workgroups that the parts need together. */
+export function matvecWorkgroups(
+  parts: readonly Pick<MatvecPart, 'products' | 'width'>[],
+  shape: MatvecShape,
+): number {
+  return parts.reduce((sum, part) => sum + Math.ceil(part.width / columnsOf(part, shape)), 0);
+}
+
+/** Writes the kernel's body. The builder has matvecThreads threads. */
+export function writeMatvec(
+  k: KernelBuilder,
+  features: Features,
+  spec: MatvecSpec,
+  shape: MatvecShape,
+): void {
+  const lanes = lanesOf(k, features);
+  const rowsHeld = shape.rows + (spec.epsilon === null ? 0 : 1); // the last one: sums of squares
+  const sums = k.shared('sums', 'f32', shape.splits * spec.rows * rowsHeld);
+  const workgroup = k.let('tile', k.builtin('workgroupX'));
+  const write = (at: number, first: number): void => {
+    const part = spec.parts[at]!;
+    const count = Math.ceil(part.width / columnsOf(part, shape));
+    const isLast = at === spec.parts.length - 1;
+    const body = (): void =>
+      new Writer(k, features, lanes, spec, shape, sums).part(part, workgroup.sub(first));
+    if (isLast) body();
+    else k.if(workgroup.lt(first + count), body, () => write(at + 1, first + count));
+  };
+  write(0, 0);
+}
+
+class Writer {
+  constructor(
+    readonly k: KernelBuilder,
+    readonly features: Features,
+    readonly lanes: Lanes,
+    readonly spec: MatvecSpec,
+    readonly shape: MatvecShape,
+    readonly sums: ArrayRef,
+  ) {}
+
+  part(part: MatvecPart, workgroup: Expr): void {
+    const { k, spec, shape, lanes } = this;
+    const columns = columnsOf(part, shape);
+    const first = k.let('first', workgroup.mul(columns));
+    const split = k.let('split', lanes.group.rem(shape.splits));
+    const rowGroup = k.let('rowGroup', lanes.group.div(shape.splits));
+    const { accumulators, squares } = this.#multiply(part, first, split, rowGroup);
+    const totals = lanes.sum([...accumulators.flat(), ...squares]);
+    const held = this.#rowsHeld;
+    k.if(lanes.lane.eq(0), () => {
+      accumulators.forEach((byRow, r) => {
+        byRow.forEach((_, row) => {
+          const place = split.mul(spec.rows).add(row).mul(held).add(rowGroup.mul(shape.rowsPerGroup)).add(r);
+          k.store(this.sums, place, totals[r * spec.rows + row]!);
+        });
+      });
+      if (squares.length === 0) return;
+      k.if(rowGroup.eq(0), () => {
+        squares.forEach((_, row) => {
+          const place = split.mul(spec.rows).add(row).mul(held).add(shape.rows);
+          k.store(this.sums, place, totals[accumulators.length * spec.rows + row]!);
+        });
+      });
+    });
+    k.barrier();
+    this.#finish(part, first, columns);
+    part.afterwards?.(first, columns);
+  }
+
+  get #rowsHeld(): number {
+    return this.shape.rows + (this.spec.epsilon === null ? 0 : 1);
+  }
+
+  /** Weight row of a thread's r-th row: the product that it belongs to, and its column. */
+  #place(part: MatvecPart, first: Expr, rowGroup: Expr, r: number): { rows: WeightRows; column: Expr } {
+    const { rowsPerGroup } = this.shape;
+    const products = part.products.length;
+    const local = rowGroup.mul(rowsPerGroup / products).add(Math.floor(r / products));
+    const column = columnAt(part, first, local).min(part.width - 1);
+    return { rows: part.products[r % products]!, column };
+  }
+
+  #multiply(
+    part: MatvecPart,
+    first: Expr,
+    split: Expr,
+    rowGroup: Expr,
+  ): { accumulators: Expr[][]; squares: Expr[] } {
+    const { k, spec, shape, lanes } = this;
+    const zero = literal('f32', 0);
+    const sums = Array.from({ length: shape.rowsPerGroup }, () =>
+      Array.from({ length: spec.rows }, () => k.variable('sum', zero)),
+    );
+    const squares =
+      spec.epsilon === null ? [] : Array.from({ length: spec.rows }, () => k.variable('square', zero));
+    const places = sums.map((_, r) => {
+      const { rows, column } = this.#place(part, first, rowGroup, r);
+      const row = k.let('row', column.add(rows.firstRow));
+      return { rows, row, begin: k.let('begin', row.mul(spec.rowVectors)) };
+    });
+    const vectors = Math.ceil(spec.inDim / perVector(spec.packing));
+    const stride = lanes.size * shape.splits;
+    const begin = k.let('start', split.mul(lanes.size).add(lanes.lane));
+    const step = (base: Expr, count: number, guarded: boolean): void => {
+      const at = Array.from({ length: count }, (_, u) => k.let('at', base.add(u * stride)));
+      const inside = at.map((each) => (guarded ? k.let('inside', each.lt(vectors)) : null));
+      const safe = at.map((each, u) => (guarded ? k.let('safe', each.min(vectors - 1)) : at[u]!));
+      const words = safe.map((each) =>
+        places.map(({ rows, begin: from }) => k.let('words', rows.words.at(from.add(each)))),
+      );
+      safe.forEach((each, u) => {
+        const scales = places.map(({ rows, row }) => this.#groupScale(rows, row, each));
+        for (let row = 0; row < spec.rows; row++) {
+          const met = this.#meet(row, each);
+          const take = (value: Expr): Expr => (inside[u] ? inside[u]!.select(value, 0) : value);
+          places.forEach((_, r) => {
+            const product = met.dot(words[u]![r]!);
+            const scaled = scales[r] ? product.mul(scales[r]!) : product;
+            const sum = sums[r]![row]!;
+            k.set(sum, sum.value.add(take(scaled)));
+          });
+          const square = squares[row];
+          if (square) k.set(square, square.value.add(take(met.squares!)));
+        }
+      });
+    };
+    const whole = Math.floor(vectors / (stride * shape.unroll));
+    const atOnce = stride * shape.unroll;
+    if (whole === 1) step(begin, shape.unroll, false);
+    else if (whole > 1)
+      k.for('base', begin, literal('u32', whole * atOnce), (base) => step(base, shape.unroll, false), atOnce);
+    const left = vectors - whole * atOnce;
+    if (left > 0) step(begin.add(whole * atOnce), Math.ceil(left / stride), left % stride !== 0);
+    return {
+      accumulators: sums.map((byRow) => byRow.map((each) => each.value)),
+      squares: squares.map((each) => each.value),
+    };
+  }
+
+  #meet(row: number, at: Expr): Met {
+    const { k, spec, features } = this;
+    const vectors = spec.inDim / perVector(spec.packing);
+    const place = row === 0 ? at : k.let('place', at.add(row * vectors));
+    if (spec.input.kind === 'floats') {
+      const { x, gain } = spec.input;
+      return meetFloats(k, spec.packing, x, place, gain && { array: gain, at }, spec.epsilon !== null);
+    }
+    const { bytes, blocks } = spec.input;
+    return meetBytes(k, spec.packing as 'int8' | 'int4', bytes, blocks, place, features.packedDot);
+  }
+
+  #groupScale({ scales }: WeightRows, row: Expr, at: Expr): Expr | null {
+    const { spec, k } = this;
+    if (typeof spec.scales === 'string' || !scales) return null;
+    const perGroup = spec.scales.groupSize / perVector(spec.packing);
+    const groups = Math.ceil(spec.inDim / spec.scales.groupSize);
+    return k.let('scale', scales.at(row.mul(groups).add(at.div(perGroup))));
+  }
+
+  #finish(part: MatvecPart, first: Expr, columns: number): void {
+    const { k, spec } = this;
+    const atOnce = part.pairs ? 2 : 1;
+    const threads = (columns / atOnce) * spec.rows;
+    const whole = (index: Expr): void => {
+      const row = k.let('outRow', index.div(columns / atOnce));
+      const local = k.let('local', index.rem(columns / atOnce).mul(atOnce));
+      const places = Array.from({ length: atOnce }, (_, i) =>
+        k.let('column', columnAt(part, first, local.add(i))),
+      );
+      k.if(places.at(-1)!.lt(part.width), () => {
+        const root = spec.epsilon === null ? null : k.let('root', this.#root(row));
+        const values = places.map((column, i) =>
+          part.products.map((product, p) => {
+            const sum = this.#total(row, local.add(i).mul(part.products.length).add(p));
+            const scaled = this.#rowScale(product, sum, column);
+            return k.let('value', root ? scaled.mul(root) : scaled);
+          }),
+        );
+        part.finish(row, places, values);
+      });
+    };
+    if (threads <= k.threads) k.if(k.localIndex.lt(threads), () => whole(k.localIndex));
+    else k.for('index', k.localIndex, literal('u32', threads), whole, k.threads);
+  }
+
+  /** Sum over the splits of what the workgroup has of a row of x and one of its own rows. */
+  #total(row: Expr, own: Operand): Expr {
+    const { spec, shape } = this;
+    const parts = Array.from({ length: shape.splits }, (_, split) =>
+      this.sums.at(
+        row
+          .add(split * spec.rows)
+          .mul(this.#rowsHeld)
+          .add(own),
+      ),
+    );
+    return parts.reduce((sum, part) => sum.add(part));
+  }
+
+  #root(row: Expr): Expr {
+    const { spec, shape } = this;
+    return this.#total(row, shape.rows).div(spec.inDim).add(spec.epsilon!).rsqrt();
+  }
+
+  #rowScale({ scales, firstRow }: WeightRows, sum: Expr, column: Expr): Expr {
+    if (!scales || typeof this.spec.scales !== 'string') return sum;
+    return sum.mul(scales.at(this.spec.scales === 'tensor' ? 0 : column.add(firstRow)));
+  }
+}
+
+/** Column of a part from its place in the workgroup's tile: for pairs, neighbours there rotate together. */
+function columnAt({ pairs }: MatvecPart, first: Expr, local: Expr): Expr {
+  if (pairs?.layout !== 'halves') return first.add(local);
+  const half = pairs.headDim / 2;
+  const pair = first.div(2).add(local.shr(1));
+  return pair.div(half).mul(pairs.headDim).add(pair.rem(half)).add(local.and(1).mul(half));
+}

@@ -1,0 +1,152 @@
+// lib/jit/targets/webgpu/memory.ts: buffers on the GPU, counted by what they are for; asynchronous reads through staging
+// buffers that are used again.
+
+import { bytesText } from '../../debug.js';
+import type { ElementType, ElementValues } from '../../graph.js';
+import type { TargetBuffer } from '../../target.js';
+import type { Gpu } from './device.js';
+
+/** Weights, tensors, or a program's own: arena, constants, scratch. */
+export type MemoryUse = 'weights' | 'buffers' | 'arena';
+
+/** A tensor's memory. `values`: what is known here to be in it, so that it can be read without waiting. */
+export interface GpuTensor extends TargetBuffer {
+  readonly buffer: GPUBuffer;
+  readonly id: number;
+  values: ArrayBuffer | undefined;
+}
+
+/** Sizes are multiples of this, so that every buffer can be bound as vectors of four. */
+const unitBytes = 16;
+
+/** Bytes that a buffer of this size takes. */
+export function paddedBytes(bytes: number): number {
+  return Math.max(unitBytes, Math.ceil(bytes / unitBytes) * unitBytes);
+}
+
+export class GpuMemory {
+  readonly used: Record<MemoryUse, number> = { weights: 0, buffers: 0, arena: 0 };
+  readonly #pending = new Set<Promise<void>>();
+  readonly #staging: GPUBuffer[] = [];
+  #shortage: string | undefined;
+  #lastId = 0;
+
+  constructor(readonly gpu: Gpu) {}
+
+  /**
+   * A buffer for storage; zeros at first.
+   * @throws RangeError if it is larger than the adapter's buffers can be. Too little memory is found out later: `settled`
+   */
+  allocate(bytes: number, use: MemoryUse, label: string): GPUBuffer {
+    const { device } = this.gpu;
+    const size = paddedBytes(bytes);
+    if (size > device.limits.maxBufferSize)
+      throw new RangeError(
+        `${label}: needs one buffer of ${bytesText(size)}, but ${this.gpu.name} has none over ` +
+          `${bytesText(device.limits.maxBufferSize)}; take a smaller capacity, prompt or weight scheme`,
+      );
+    device.pushErrorScope('out-of-memory');
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const buffer = device.createBuffer({ label, size, usage });
+    this.used[use] += size;
+    const held = { ...this.used };
+    this.#await(
+      device.popErrorScope().then((error) => {
+        if (error) this.#shortage ??= this.#shortageText(label, size, held);
+      }),
+    );
+    return buffer;
+  }
+
+  #shortageText(
+    label: string,
+    bytes: number,
+    { weights, buffers, arena }: Record<MemoryUse, number>,
+  ): string {
+    const parts = `${bytesText(weights)} of weights, ${bytesText(buffers)} of tensors, ${bytesText(arena)} of programs`;
+    return (
+      `${label}: the GPU ${this.gpu.name} has no room for another ${bytesText(bytes)}: asked for so far ${parts}. ` +
+      'Take a smaller scheme of weights (int8 has a quarter, int4 an eighth of float32) or a smaller capacity'
+    );
+  }
+
+  #await(work: Promise<void>): void {
+    const settled = work.finally(() => this.#pending.delete(settled));
+    this.#pending.add(settled);
+  }
+
+  /** Resolves when all buffers asked for are known to be there. @throws RangeError if one is not */
+  async settled(): Promise<void> {
+    while (this.#pending.size > 0) await Promise.all(this.#pending);
+    const shortage = this.#shortage;
+    this.#shortage = undefined;
+    if (shortage !== undefined) throw new RangeError(shortage);
+    this.gpu.check();
+  }
+
+  release(buffer: GPUBuffer, use: MemoryUse): void {
+    this.used[use] -= buffer.size;
+    buffer.destroy();
+  }
+
+  tensor(bytes: number): GpuTensor {
+    const buffer = this.allocate(bytes, 'buffers', 'tensor');
+    return { bytes, buffer, id: ++this.#lastId, values: undefined };
+  }
+
+  /** Writes bytes at a buffer's begin; a tail that fills no word is filled up with zeros. */
+  write(buffer: GPUBuffer, bytes: Uint8Array, offset = 0): void {
+    const whole = bytes.byteLength & ~3;
+    const { queue } = this.gpu.device;
+    if (whole > 0) queue.writeBuffer(buffer, offset, bytes as Uint8Array<ArrayBuffer>, 0, whole);
+    if (whole === bytes.byteLength) return;
+    const tail = new Uint8Array(4);
+    tail.set(bytes.subarray(whole));
+    queue.writeBuffer(buffer, offset + whole, tail);
+  }
+
+  /** A buffer to copy into and map, from those that are free. */
+  takeStaging(bytes: number): GPUBuffer {
+    const at = this.#staging.findIndex(({ size }) => size >= bytes && size <= 4 * Math.max(bytes, 4096));
+    if (at >= 0) return this.#staging.splice(at, 1)[0]!;
+    const size = paddedBytes(bytes);
+    return this.gpu.device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  }
+
+  giveStaging(buffer: GPUBuffer): void {
+    if (this.#staging.length < 8) this.#staging.push(buffer);
+    else buffer.destroy();
+  }
+
+  /** Maps a staging buffer, copies its first bytes, and gives it back. */
+  async fetch(staging: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
+    try {
+      await staging.mapAsync(GPUMapMode.READ, 0, paddedBytes(bytes));
+    } catch (error) {
+      this.gpu.check();
+      throw error;
+    }
+    const values = staging.getMappedRange(0, paddedBytes(bytes)).slice(0, bytes);
+    staging.unmap();
+    this.giveStaging(staging);
+    return values;
+  }
+
+  /** The bytes of a buffer, when the work before is done. */
+  async read(buffer: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
+    const staging = this.takeStaging(bytes);
+    const encoder = this.gpu.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(buffer, 0, staging, 0, paddedBytes(bytes));
+    this.gpu.device.queue.submit([encoder.finish()]);
+    return this.fetch(staging, bytes);
+  }
+
+  close(): void {
+    this.gpu.close();
+  }
+}
+
+/** Bytes as a tensor's values. */
+export function valuesOf(bytes: ArrayBuffer, dtype: ElementType): ElementValues {
+  return dtype === 'f32' ? new Float32Array(bytes) : new Int32Array(bytes);
+}
