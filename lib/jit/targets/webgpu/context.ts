@@ -1,0 +1,135 @@
+// lib/jit/targets/webgpu/context.ts: what the code that writes dispatches knows of the plan and of the adapter.
+
+import { sizeOf } from '../../../tensor.js';
+import type { ElementType, Value } from '../../graph.js';
+import type { Features } from '../../kernels/kernel.js';
+import type { CopyStep, KernelStep, Place, Plan, Step } from '../../plan.js';
+import { elementBytes } from '../../plan.js';
+import type { BufferUse, Dispatch } from './dispatch.js';
+import { bindingAlignment } from './dispatch.js';
+import type { MatrixLayout, WeightForm } from './layout.js';
+import { matrixLayout } from './layout.js';
+import { DispatchWriter } from './writer.js';
+
+/** A value that a kernel reads or writes. */
+export interface Operand {
+  readonly use: BufferUse;
+  readonly dtype: ElementType;
+  readonly shape: readonly number[];
+}
+
+export interface ContextOptions {
+  readonly features: Features;
+  /** The most that a kernel can be given of one buffer. */
+  readonly bindingBytes: number;
+}
+
+export class LowerContext {
+  readonly features: Features;
+  readonly bindingBytes: number;
+  /** Bytes of scratch that the program needs. */
+  scratchBytes = 0;
+  /** Number of the step that is being lowered, as RunReport.stepMs counts. */
+  step = 0;
+  #scratchNext = 0;
+  readonly #written: ReadonlySet<number>;
+
+  constructor(
+    readonly plan: Plan,
+    { features, bindingBytes }: ContextOptions,
+  ) {
+    this.features = { ...features, maxBuffers: features.maxBuffers - 1 }; // one is a loop's control memory
+    this.bindingBytes = bindingBytes;
+    this.#written = writtenInputs(plan.steps);
+  }
+
+  /** Starts a dispatch. */
+  writer(name: string, threads: number): DispatchWriter {
+    return new DispatchWriter(name, Math.min(threads, this.features.maxThreads), this.features, (use) =>
+      this.isWritten(use),
+    );
+  }
+
+  /** Input `index` of a step. */
+  input(step: KernelStep, index: number): Operand {
+    return this.#operand(step.inputs[index]!, step.node.inputs[index]!);
+  }
+
+  output(step: KernelStep, index = 0): Operand {
+    return this.#operand(step.outputs[index]!, step.node.outputs[index]!);
+  }
+
+  #operand(place: Place, { dtype, shape }: Value): Operand {
+    return { use: this.place(place, elementBytes * sizeOf(shape)), dtype, shape };
+  }
+
+  /** Memory at a place of the plan. */
+  place(place: Place, bytes: number): BufferUse {
+    return place.space === 'weight'
+      ? { kind: 'weight', weight: place.index, form: 'whole', part: 0, of: 'words' }
+      : { kind: 'place', place, bytes };
+  }
+
+  /** Memory for this step alone, until its last dispatch. */
+  scratch(bytes: number): BufferUse {
+    const offset = this.#scratchNext;
+    this.#scratchNext += Math.ceil(Math.max(1, bytes) / bindingAlignment) * bindingAlignment;
+    this.scratchBytes = Math.max(this.scratchBytes, this.#scratchNext);
+    return { kind: 'scratch', offset, bytes };
+  }
+
+  /** The next step may use all scratch memory. */
+  nextStep(steps: number): void {
+    this.step += steps;
+    this.#scratchNext = 0;
+  }
+
+  /** How a product's Weight lies in memory: `transposed` as in LinearProduct. */
+  layout(weight: number, form: Exclude<WeightForm, 'whole'>): MatrixLayout {
+    return matrixLayout(this.plan.weights[weight]!.format, form, this.bindingBytes);
+  }
+
+  /** True if two places share memory. */
+  overlaps(a: Operand, b: Operand): boolean {
+    if (a.use.kind !== 'place' || b.use.kind !== 'place') return false;
+    const [first, second] = [a.use.place, b.use.place];
+    if (first.space === 'arena' && second.space === 'arena')
+      return (
+        first.offset < second.offset + Math.max(1, b.use.bytes) &&
+        second.offset < first.offset + Math.max(1, a.use.bytes)
+      );
+    return (
+      first.space === second.space && 'index' in first && 'index' in second && first.index === second.index
+    );
+  }
+
+  isWritten(use: BufferUse): boolean {
+    if (use.kind === 'weight' || use.kind === 'control') return false;
+    if (use.kind !== 'place') return true;
+    const { place } = use;
+    if (place.space === 'constant') return false;
+    return place.space !== 'input' || this.#written.has(place.index);
+  }
+}
+
+/** Inputs of the plan that some step writes: they were donated. */
+function writtenInputs(steps: readonly Step[]): ReadonlySet<number> {
+  const found = new Set<number>();
+  const note = (place: Place): void => {
+    if (place.space === 'input') found.add(place.index);
+  };
+  const visit = (step: Step): void => {
+    if (step.kind === 'kernel') step.outputs.forEach(note);
+    else if (step.kind === 'copy') note(step.to);
+    else {
+      step.steps.forEach(visit);
+      for (const { to } of [...step.outputs, ...step.carries] as Pick<CopyStep, 'to'>[]) note(to);
+      note(step.taken);
+    }
+  };
+  steps.forEach(visit);
+  return found;
+}
+
+/** What a selector or a generic kernel gives. */
+export type Lowered = readonly Dispatch[];

@@ -1,0 +1,80 @@
+// lib/jit/targets/webgpu/writer.ts: writes one dispatch: a kernel and, beside it, what its buffers are bound to. The same
+// memory is bound once, however often a step names it: WebGPU refuses a buffer that is written under two names.
+
+import type { ArrayRef } from '../../kernels/builder.js';
+import { KernelBuilder } from '../../kernels/builder.js';
+import type { Expr, Type } from '../../kernels/expression.js';
+import type { Features } from '../../kernels/kernel.js';
+import type { BufferUse, Dispatch } from './dispatch.js';
+import { foldedWorkgroups, foldWorkgroups, useKey } from './dispatch.js';
+
+export class DispatchWriter {
+  readonly k: KernelBuilder;
+  readonly #uses: BufferUse[] = [];
+  readonly #arrays = new Map<string, ArrayRef>();
+
+  constructor(
+    readonly name: string,
+    threads: number,
+    readonly features: Features,
+    /** Places that some step of the plan writes. */
+    readonly isWritten: (use: BufferUse) => boolean,
+  ) {
+    this.k = new KernelBuilder(threads);
+  }
+
+  /** Binds memory, seen as an array of `element`. Whether it may be written follows from where it lies. */
+  bind(name: string, use: BufferUse, element: Type): ArrayRef {
+    const key = useKey(use);
+    const known = this.#arrays.get(key);
+    if (known) {
+      if (known.element === element) return known;
+      throw new TypeError(`${this.name}: ${name} is bound as ${known.element} and as ${element}`);
+    }
+    const array = this.k.buffer(name, element, this.isWritten(use) ? 'readWrite' : 'read');
+    this.#uses.push(use);
+    this.#arrays.set(key, array);
+    return array;
+  }
+
+  /** Buffers bound so far. */
+  get bound(): number {
+    return this.#uses.length;
+  }
+
+  /** This thread's number among all of the dispatch; threads past `count` have returned. Before any barrier only. */
+  threadIndex(count: number): Expr {
+    const { k } = this;
+    const groups = Math.ceil(count / k.threads);
+    const index = k.let('index', this.#group(groups).mul(k.threads).add(k.localIndex));
+    k.if(index.ge(count), () => k.return());
+    return index;
+  }
+
+  /** This workgroup's number; workgroups past `count` have returned, as a whole. */
+  workgroupIndex(count: number): Expr {
+    const { k } = this;
+    const index = k.let('group', this.#group(count));
+    if (foldWorkgroups(count)[1] > 1) k.if(index.ge(count), () => k.return());
+    return index;
+  }
+
+  #group(count: number): Expr {
+    const x = this.k.builtin('workgroupX');
+    if (foldWorkgroups(count)[1] === 1) return x;
+    return this.k.builtin('workgroupY').mul(foldedWorkgroups).add(x);
+  }
+
+  /** The dispatch of as many threads as `threadIndex` was told. */
+  forThreads(count: number, step: number): Dispatch {
+    return this.forWorkgroups(Math.ceil(count / this.k.threads), step);
+  }
+
+  forWorkgroups(count: number, step: number): Dispatch {
+    return this.in(foldWorkgroups(count), step);
+  }
+
+  in(workgroups: readonly [number, number, number], step: number): Dispatch {
+    return { kernel: this.k.kernel(this.name), buffers: this.#uses, workgroups, step };
+  }
+}
