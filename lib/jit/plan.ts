@@ -79,6 +79,12 @@ export function valueBytes(value: { readonly shape: readonly number[] }): number
   return sizeOf(value.shape) * elementBytes;
 }
 
+/** What a target asks of its plans. */
+export interface PlanOptions {
+  /** Offsets and sizes in the arena are multiples of it; a cache line if absent. */
+  readonly alignmentBytes?: number | undefined;
+}
+
 /**
  * Places every value of a graph.
  * @param graph at the kernel level (see graph.ts)
@@ -90,8 +96,9 @@ export function planMemory(
   graph: Graph,
   donated: readonly boolean[] = [],
   groups: ReadonlyMap<Node, number> = new Map(),
+  options: PlanOptions = {},
 ): Plan {
-  const planner = new Planner(donated, groups);
+  const planner = new Planner(donated, groups, options);
   return planner.plan(graph);
 }
 
@@ -124,7 +131,12 @@ class Planner {
   readonly #donated: readonly boolean[];
   readonly #groups: ReadonlyMap<Node, number>;
 
-  constructor(donated: readonly boolean[], groups: ReadonlyMap<Node, number>) {
+  constructor(
+    donated: readonly boolean[],
+    groups: ReadonlyMap<Node, number>,
+    { alignmentBytes }: PlanOptions,
+  ) {
+    this.#arena = new Arena(alignmentBytes);
     this.#donated = donated;
     this.#groups = groups;
   }

@@ -89,7 +89,7 @@ export class Program {
     const optimized = optimize(traced.graph, { fuse, check });
     const { graph, groups } =
       fuse && target.groups ? groupKernels(optimized) : { graph: optimized, groups: undefined };
-    const plan = planMemory(graph, donated, groups);
+    const plan = planMemory(graph, donated, groups, target.planOptions);
     const executable = await target.compile(plan);
     const compileMs = performance.now() - started;
     debug(1, () => {

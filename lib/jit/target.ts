@@ -76,6 +76,8 @@ export interface Target {
   readonly name: string;
   /** True where plans should come with groups: steps that one dispatch may do together (passes/groupKernels.ts). */
   readonly groups?: boolean;
+  /** What it asks of the plans that it compiles. */
+  readonly planOptions?: PlanOptions;
   /**
    * Generates code for a plan.
    * @throws RangeError if arena and constants do not fit into the target's memory (says how much would)
