@@ -39,24 +39,30 @@ export type EveryLogits<Params extends ParamTree = ParamTree> = (
   tokens: readonly number[],
 ) => Promise<Float32Array>;
 
-/** Many tokens in one call: what a compiled loop is asked for. */
-export interface DecodeRequest {
+/** One text of a DecodeRequest. */
+export interface DecodeRow {
   /** The last token known, not yet in the cache, and its place in the text. */
   readonly token: number;
   readonly position: number;
   /** Tokens to write at most; 0 is allowed. */
   readonly limit: number;
+}
+
+/** Many tokens in one call: what a compiled loop is asked for. */
+export interface DecodeRequest {
+  /** One a row of the cache; each ends by itself. */
+  readonly rows: readonly DecodeRow[];
   readonly sampling: Sampling;
   /** randomKey(sampling.seed) */
   readonly key: tf.Tensor1D;
-  /** Tokens that end the text, themselves included. */
+  /** Tokens that end a text, themselves included. */
   readonly eosIds: readonly number[];
   readonly signal: AbortSignal;
-  /** Told each token in order, while the loop goes on. */
-  readonly onToken: (id: number) => void;
+  /** Told each token of each row in order, while the loop goes on. */
+  readonly onToken: (id: number, row: number) => void;
 }
 
-/** Writes tokens until the limit, an end of sequence or an abort. @returns the cache, which was taken over */
+/** Writes tokens until every row has met its limit or an end of sequence, or until an abort. @returns the cache, which was taken over */
 export type Decode<Params extends ParamTree = ParamTree> = (
   params: Params,
   request: DecodeRequest,

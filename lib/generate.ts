@@ -20,7 +20,7 @@ export interface GenerativeModel {
   readonly everyLogits?: EveryLogits;
   readonly vocabSize: number;
   readonly maxPositions: number;
-  /** An empty cache for one row of this many tokens. */
+  /** An empty cache for one row of this many tokens; a compiled model's serves as many rows as its first call has. */
   readonly newCache: (capacity: number) => KVCache;
   /** Writes many tokens in one call; absent: generate calls `forward` for each. */
   readonly decode?: Decode;
@@ -191,9 +191,7 @@ async function* decodeTogether(
     running = model.decode!(
       model.params,
       {
-        token: first.id,
-        position: promptIds.length,
-        limit: maxNewTokens - 1,
+        rows: [{ token: first.id, position: promptIds.length, limit: maxNewTokens - 1 }],
         sampling,
         key,
         eosIds: ignoreEos ? [] : model.eosIds,
@@ -258,7 +256,7 @@ async function step(
 }
 
 /** Damaged weights would otherwise give an answer: the choice among values that are not numbers is token 0. */
-function refuseNaN(logits: Float32Array): void {
+export function refuseNaN(logits: Float32Array): void {
   const place = logits.findIndex((logit) => Number.isNaN(logit));
   if (place < 0) return;
   throw new RangeError(
