@@ -4,6 +4,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { addBenchmark } from './cli/benchmark.js';
+import { addCluster } from './cli/cluster.js';
 import { addGenerate } from './cli/generate.js';
 import { addInspect } from './cli/inspect.js';
 import { addModel } from './cli/model.js';
@@ -25,7 +26,7 @@ Start here
   $ response-time notebook run          the whole course, headless; the report lands in results/latest
 
 Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bad input or failure (one line says which),
-2 a quality gate not passed, 130 stopped by Ctrl-C. RT_DEBUG=1 adds the stack to an error.
+2 a quality gate not passed, 130 stopped by Ctrl-C; cluster --help has its own. RT_DEBUG=1 adds the stack to an error.
 `;
 
 const COMMANDS = [
@@ -34,6 +35,7 @@ const COMMANDS = [
   addQuantize,
   addBenchmark,
   addQuality,
+  addCluster,
   addModel,
   addResults,
   addNotebook,

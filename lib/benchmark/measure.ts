@@ -17,7 +17,7 @@ export type MeasureOptions<Sample> = BenchmarkOptions<Sample> & {
 export async function prepareMissing<Sample>(
   configurations: readonly Configuration<Sample>[],
   options: MeasureOptions<Sample>,
-  store: Store,
+  store: Pick<Store, 'has'>,
 ): Promise<void> {
   const { warmUp = 1, signal = new AbortController().signal } = options;
   const samples = options.samples.filter((_, i) => isOf(options, i));
@@ -36,7 +36,7 @@ export async function prepareMissing<Sample>(
 export async function measureMissing<Sample>(
   configurations: readonly Configuration<Sample>[],
   options: MeasureOptions<Sample>,
-  store: Store,
+  store: Pick<Store, 'has' | 'add'>,
 ): Promise<number> {
   const { samples, signal = new AbortController().signal, onFailure } = options;
   const keys = configurations.map((configuration) => keysOf(configuration, options));
@@ -59,13 +59,17 @@ export async function measureMissing<Sample>(
   return tf.engine().state.numTensors - tensors;
 }
 
-interface Place {
+export interface Place {
   readonly key: Key;
   /** Its sample's place in the list. */
   readonly sample: number;
 }
 
-function keysOf<Sample>(configuration: Configuration<Sample>, options: MeasureOptions<Sample>): Place[] {
+/** What this call is to measure in a configuration, in order. */
+export function keysOf<Sample>(
+  configuration: Configuration<Sample>,
+  options: MeasureOptions<Sample>,
+): Place[] {
   return plannedKeys(configuration, options)
     .map((key, i) => ({ key, sample: i % options.samples.length }))
     .filter(({ sample }) => isOf(options, sample));

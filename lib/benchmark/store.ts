@@ -19,7 +19,7 @@ export interface Measured {
   readonly peakRssBytes: number;
 }
 
-const checkMeasured = object<Measured>({
+export const checkMeasured = object<Measured>({
   latencyMs: number(0),
   firstTokenMs: number(0),
   perTokenMs: list(number(0)),
@@ -63,13 +63,20 @@ export async function openStore({ resumeFile, gpu }: BenchmarkOptions<unknown>):
 /** What is measured, in order: a sample is known by its content, so that a longer list goes on with a shorter one's. */
 export function plannedKeys<Sample>(
   configuration: Configuration<Sample>,
-  { samples, repeats = 1 }: BenchmarkOptions<Sample>,
+  { samples, repeats = 1 }: Pick<BenchmarkOptions<Sample>, 'samples' | 'repeats'>,
 ): Key[] {
   const { label, model, weights, backend, target, mode, cache, batch = 1, newTokens } = configuration;
   const name = JSON.stringify([label, model, weights, backend, target, mode, cache, batch, newTokens]);
-  return Array.from({ length: samples.length * repeats }, (_, i): Key => {
-    const content = JSON.stringify(samples[i % samples.length]);
-    const hash = createHash('sha256').update(content).digest('hex').slice(0, 16);
-    return [name, `${i % samples.length}-${hash}-${Math.floor(i / samples.length)}`];
+  const keys = sampleKeys(samples, repeats);
+  return Array.from({ length: repeats }, (_, repeat) =>
+    keys.map((ofSample): Key => [name, ofSample[repeat]!]),
+  ).flat();
+}
+
+/** @returns [sample][repeat] the names of its measurements */
+export function sampleKeys(samples: readonly unknown[], repeats: number): string[][] {
+  return samples.map((sample, i) => {
+    const hash = createHash('sha256').update(JSON.stringify(sample)).digest('hex').slice(0, 16);
+    return Array.from({ length: repeats }, (_, repeat) => `${i}-${hash}-${repeat}`);
   });
 }

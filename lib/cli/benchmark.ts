@@ -4,24 +4,18 @@ import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
-import type { Backend } from '../backend.js';
-import type { Configuration, Progress } from '../benchmark.js';
-import { type InstructionSample, readSamples, samplePrompt, syntheticPrompt } from '../dataset.js';
-import type { Model } from '../model.js';
+import type { Progress } from '../benchmark.js';
+import type { InstructionSample } from '../dataset.js';
 import { resultsFolder } from '../paths.js';
 import { schemeNames } from '../quantize.js';
 import { formatRuns } from '../results/compare.js';
 import { writeTextAtomically } from '../results/files.js';
 import { type Run, writeRun } from '../results.js';
-import {
-  DEFAULT_CONFIGURATIONS,
-  makePlan,
-  type Plan,
-  type PlannedConfiguration,
-  type Settings,
-} from './benchmarkPlan.js';
-import { backendOption, loadRunner, type Runner, startBackend } from './load.js';
-import { identify, resolveModel } from './models.js';
+import { DEFAULT_CONFIGURATIONS, makePlan, type Plan, type Settings } from './benchmarkPlan.js';
+import { type LoadedConfigurations, loadConfigurations, promptOf } from './configurations.js';
+import { datasetOption, readDataset } from './dataset.js';
+import { backendOption } from './load.js';
+import { resolveModel } from './models.js';
 import { startProgress } from './progress.js';
 import { note, print, type Terminal } from './terminal.js';
 import { wholeNumber } from './values.js';
@@ -33,11 +27,11 @@ becomes a Run record (p50, p95, p99, first token, tokens/s, memory, ROUGE agains
 results/latest, or in the file that --output names. A run that is stopped or killed goes on where it was when the same
 command is given again.
 
---data is a JSON list of { instruction, input, output }; by default data/instructions-eval.json. A model without
+--dataset is a JSON list of { instruction, input, output }; by default data/instructions-eval.json. A model without
 tokenizer gets prompts of --prompt-tokens ids instead.
 
 --config FILE holds the same as JSON: { "samples": 100, "configurations": ["eager-cached-f32"], "new": 64 }; the keys
-are samples, configurations, data, new, promptTokens, repeats, ignoreEos, backend, output. An option beats the file.
+are samples, configurations, dataset, new, promptTokens, repeats, ignoreEos, backend, output. An option beats the file.
 
 Examples
   $ response-time benchmark tiny-gpt2 --samples 20
@@ -65,7 +59,7 @@ export function addBenchmark(program: Command, terminal: Terminal): void {
       configurationNames,
     )
     .option('--config <file>', 'JSON file with these settings')
-    .option('--data <file>', 'dataset of instructions (default: "data/instructions-eval.json")')
+    .addOption(datasetOption())
     .option('--new <count>', 'most new tokens a sample (default: 64)', wholeNumber(1))
     .option('--prompt-tokens <count>', 'of a model without tokenizer (default: 32)', wholeNumber(1))
     .option('--repeats <count>', 'how often each sample is measured (default: 1)', wholeNumber(1))
@@ -77,7 +71,7 @@ export function addBenchmark(program: Command, terminal: Terminal): void {
     .action((model: string, options: BenchmarkArguments) => runBenchmark(terminal, model, options));
 }
 
-function configurationNames(text: string): string[] {
+export function configurationNames(text: string): string[] {
   const names = text.split(',').map((part) => part.trim());
   if (names.every((name) => name !== '')) return names;
   throw new InvalidArgumentError('Expected names with commas between.');
@@ -90,52 +84,39 @@ async function runBenchmark(
 ): Promise<void> {
   const plan = await makePlan(options, config);
   const folder = resolveModel(name);
-  const samples = await readSamples(plan.data, plan.samples);
-  const backend = await startBackend(plan.backend);
-  const runners = new Map<string, Runner>();
+  const samples = await readDataset(terminal, plan.dataset, plan.samples);
+  const loaded = await loadConfigurations(terminal, name, plan);
   try {
-    // Configurations that differ in the cache alone share their weights.
-    for (const planned of plan.configurations) {
-      const key = runnerKey(planned);
-      if (!runners.has(key)) runners.set(key, await loadRunner(terminal, name, planned));
-    }
-    const prepared = { plan, folder, samples, backend, runners };
-    const runs = await measure(terminal, prepared);
+    const runs = await measure(terminal, { plan, folder, samples, loaded });
     const written = await writeRuns(runs, plan.output);
-    await rm(resumeFileOf(prepared), { force: true }); // not before the records are safe
+    await rm(resumeFileOf({ plan, folder }), { force: true }); // not before the records are safe
     print(terminal, json ? JSON.stringify(runs) : formatRuns(runs));
     for (const line of new Set(runs.flatMap(({ notes }) => notes))) note(terminal, `note: ${line}`);
     note(terminal, `${runs.length} ${runs.length === 1 ? 'record' : 'records'} written to ${written}`);
   } finally {
-    for (const runner of runners.values()) await runner.dispose();
+    await loaded.dispose();
   }
-}
-
-function runnerKey({ target, weights }: PlannedConfiguration): string {
-  return `${target} ${weights}`;
 }
 
 interface Prepared {
   readonly plan: Plan;
   readonly folder: string;
   readonly samples: readonly InstructionSample[];
-  readonly backend: Backend;
-  readonly runners: ReadonlyMap<string, Runner>;
+  readonly loaded: LoadedConfigurations;
 }
 
-async function measure(terminal: Terminal, prepared: Prepared): Promise<Run[]> {
-  const { plan, samples, backend, runners } = prepared;
+async function measure(terminal: Terminal, { plan, folder, samples, loaded }: Prepared): Promise<Run[]> {
   const { benchmarkTogether } = await import('../benchmark.js');
-  const { model } = [...runners.values()][0]!;
+  const { model, configurations, gpu } = loaded;
   const hasText = model.tokenizer !== null && !model.randomWeights && !plan.ignoreEos;
   const progress = startProgress(terminal, 'Measuring', (done, total) => `${done} of ${total} samples`);
   try {
-    return await benchmarkTogether(await configurationsOf(prepared), {
+    return await benchmarkTogether(configurations, {
       samples: samples.map((sample, i) => promptOf(model, sample, i, plan)),
       ...(hasText && { references: samples.map(({ output }) => output) }),
       repeats: plan.repeats,
-      resumeFile: resumeFileOf(prepared),
-      ...(isGpu(backend) && { gpu: backend.device }),
+      resumeFile: resumeFileOf({ plan, folder }),
+      ...(gpu !== undefined && { gpu }),
       signal: terminal.signal,
       onProgress: ({ done, total }: Progress) => progress.update(done, total),
     });
@@ -147,35 +128,15 @@ async function measure(terminal: Terminal, prepared: Prepared): Promise<Run[]> {
   }
 }
 
-async function configurationsOf({ plan, folder, backend, runners }: Prepared) {
-  const { compiledConfiguration, eagerConfiguration } = await import('../benchmark/eager.js');
-  return plan.configurations.map((planned): Configuration<readonly number[]> => {
-    const { newTokens, ignoreEos } = plan;
-    const { model, compiled } = runners.get(runnerKey(planned))!;
-    const { label, cache } = planned;
-    const source = identify(folder).source;
-    const options = { label, source, backend: backend.name, cache, newTokens, ignoreEos };
-    return compiled ? compiledConfiguration(model, compiled, options) : eagerConfiguration(model, options);
-  });
-}
-
-function promptOf(model: Model, sample: InstructionSample, i: number, { promptTokens }: Plan): number[] {
-  if (model.tokenizer) return samplePrompt(model.tokenizer, sample);
-  return syntheticPrompt(i, promptTokens, model.vocabSize);
-}
-
-function isGpu({ name, device }: Backend): boolean {
-  return name === 'webgpu' || device.endsWith('CUDA GPU');
-}
-
 /** Samples of another model, or of other settings, lie in another file; more samples of the same go on in it. */
-function resumeFileOf({ plan, folder }: Prepared): string {
+function resumeFileOf({ plan, folder }: Pick<Prepared, 'plan' | 'folder'>): string {
   const { samples: _, output: __, ...identity } = plan;
   const hash = createHash('sha256').update(JSON.stringify({ folder, identity })).digest('hex').slice(0, 8);
   return join(resultsFolder(), `benchmark-${basename(folder)}-${hash}.samples.jsonl`);
 }
 
-async function writeRuns(runs: readonly Run[], output: string | null): Promise<string> {
+/** Writes records into the results folder, or as one list into a file. @returns where they are */
+export async function writeRuns(runs: readonly Run[], output: string | null): Promise<string> {
   if (output === null) {
     for (const run of runs) await writeRun(run, resultsFolder());
     return resultsFolder();

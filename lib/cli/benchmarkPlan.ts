@@ -11,7 +11,7 @@ import { BACKEND_CHOICES, type BackendChoice, TARGET_CHOICES, type TargetChoice 
 export interface Settings {
   readonly samples?: number | undefined;
   readonly configurations?: readonly string[] | undefined;
-  readonly data?: string | undefined;
+  readonly dataset?: string | undefined;
   readonly new?: number | undefined;
   readonly promptTokens?: number | undefined;
   readonly repeats?: number | undefined;
@@ -23,7 +23,7 @@ export interface Settings {
 const settingsCheck = object<Settings>({
   samples: optional(count(1)),
   configurations: optional(list(text)),
-  data: optional(text),
+  dataset: optional(text),
   new: optional(count(1)),
   promptTokens: optional(count(1)),
   repeats: optional(count(1)),
@@ -41,7 +41,7 @@ export const DEFAULT_CONFIGURATIONS = [
 export interface Plan {
   readonly samples: number;
   readonly configurations: readonly PlannedConfiguration[];
-  readonly data: string;
+  readonly dataset: string;
   readonly newTokens: number;
   readonly promptTokens: number;
   readonly repeats: number;
@@ -74,7 +74,7 @@ export async function makePlan(options: Settings, config?: string): Promise<Plan
   return {
     samples: settings.samples ?? 100,
     configurations: [...new Set(settings.configurations ?? DEFAULT_CONFIGURATIONS)].map(parseConfiguration),
-    data: settings.data ?? evaluationFile(),
+    dataset: settings.dataset ?? evaluationFile(),
     newTokens: settings.new ?? 64,
     promptTokens: settings.promptTokens ?? 32,
     repeats: settings.repeats ?? 1,

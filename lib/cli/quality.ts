@@ -1,9 +1,9 @@
 // lib/cli/quality.ts: `response-time quality`: two sets of weights, compared token by token; a gate for pipelines.
 
 import { type Command, Option } from 'commander';
-import { evaluationFile, readSamples } from '../dataset.js';
 import type { QualityThresholds, WeightsComparison } from '../quality/gate.js';
 import { type SchemeName, schemeNames } from '../quantize.js';
+import { datasetOption, readDataset } from './dataset.js';
 import {
   type BackendChoice,
   backendFor,
@@ -23,7 +23,7 @@ interface QualityArguments {
   readonly weights: SchemeName;
   readonly againstWeights: SchemeName;
   readonly samples: number;
-  readonly data?: string;
+  readonly dataset?: string;
   readonly new: number;
   readonly backend: BackendChoice;
   readonly target: TargetChoice;
@@ -67,7 +67,7 @@ export function addQuality(program: Command, terminal: Terminal): void {
     .addOption(scheme('--weights <scheme>', 'how to load what is judged'))
     .addOption(scheme('--against-weights <scheme>', 'how to load the other'))
     .option('--samples <count>', 'prompts to compare on', wholeNumber(1), 20)
-    .option('--data <file>', 'dataset of instructions (default: "data/instructions-eval.json")')
+    .addOption(datasetOption())
     .option('--new <count>', 'most new tokens of a free answer', wholeNumber(1), 64)
     .addOption(targetOption())
     .addOption(backendOption())
@@ -105,7 +105,7 @@ async function compare(
 ): Promise<WeightsComparison> {
   const other = options.against ?? name;
   for (const model of [name, other]) resolveModel(model); // the cheapest mistake to find comes first
-  const samples = await readSamples(options.data ?? evaluationFile(), options.samples);
+  const samples = await readDataset(terminal, options.dataset, options.samples);
   const { target } = options;
   await startBackend(backendFor(target, options.backend));
   const { compareWeights } = await import('../quality/gate.js');

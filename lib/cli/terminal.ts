@@ -12,6 +12,14 @@ export interface Terminal {
   readonly signal: AbortSignal;
   /** What the process ends with when the command returns; 0 unless a command sets it. */
   exitCode: number;
+  /** How SIGTERM ends the command, if not at once with the shell's code for it: a command may set it. */
+  termination?: Termination;
+}
+
+export interface Termination {
+  readonly exitCode: number;
+  /** After this long without an end, the process goes with that code all the same. */
+  readonly patienceMs: number;
 }
 
 /** A second Ctrl-C, or this long after the first, ends the process however busy it is. */
@@ -20,20 +28,26 @@ const PATIENCE_MS = 5_000;
 /** The process's own streams and signals. */
 export function processTerminal(): Terminal {
   const controller = new AbortController();
-  const interrupt = (exitCode: number) => () => {
+  const terminal: Terminal = {
+    output: process.stdout,
+    errors: process.stderr,
+    signal: controller.signal,
+    exitCode: 0,
+  };
+  const interrupt = ({ exitCode, patienceMs }: Termination) => {
     if (controller.signal.aborted) process.exit(exitCode);
     controller.abort(new Interrupted('interrupted', exitCode));
-    setTimeout(() => process.exit(exitCode), PATIENCE_MS).unref();
+    setTimeout(() => process.exit(exitCode), patienceMs).unref();
   };
-  process.on('SIGINT', interrupt(130));
-  process.on('SIGTERM', interrupt(143));
+  process.on('SIGINT', () => interrupt({ exitCode: 130, patienceMs: PATIENCE_MS }));
+  process.on('SIGTERM', () => interrupt(terminal.termination ?? { exitCode: 143, patienceMs: PATIENCE_MS }));
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     // `response-time ... | head`: the reader has all that it wanted.
     if (error.code === 'EPIPE') controller.abort(new Interrupted('', 0));
     else controller.abort(error);
   });
   process.stderr.on('error', () => {});
-  return { output: process.stdout, errors: process.stderr, signal: controller.signal, exitCode: 0 };
+  return terminal;
 }
 
 /** Says one line on stderr: figures, hints. */
@@ -59,5 +73,5 @@ export function reportFailure(terminal: Terminal, error: unknown): number {
   note(terminal, `error: ${formatError(reason)}`);
   const debug = process.env.RT_DEBUG;
   if (debug && debug !== '0' && reason instanceof Error) note(terminal, reason.stack ?? '');
-  return 1;
+  return terminal.exitCode === 0 ? 1 : terminal.exitCode; // a command may know better what kind of failure it is
 }

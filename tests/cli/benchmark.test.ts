@@ -24,7 +24,7 @@ afterAll(async () => {
 });
 
 const benchmark = (...args: string[]) =>
-  runCli(['benchmark', model, '--backend', 'cpu', '--new', '4', '--data', data, ...args]);
+  runCli(['benchmark', model, '--backend', 'cpu', '--new', '4', '--dataset', data, ...args]);
 
 test('each configuration becomes a record that results lists', async () => {
   const { exitCode, stdout, stderr } = await benchmark('--samples', '3');
@@ -59,7 +59,7 @@ test('--output takes the records, --json prints them; random weights have no qua
 
 test('a stopped run goes on where it was', async () => {
   const controller = new AbortController();
-  const args = ['benchmark', model, '--backend', 'cpu', '--new', '16', '--data', data, '--samples', '3'];
+  const args = ['benchmark', model, '--backend', 'cpu', '--new', '16', '--dataset', data, '--samples', '3'];
   const configurations = ['--configurations', 'eager-uncached-f32', '--ignore-eos'];
   const results = join(scratch, 'results');
   const partial = async () => (await readdir(results)).find((name) => name.endsWith('.samples.jsonl'));
@@ -93,7 +93,7 @@ describe('--config', () => {
     const settings = {
       samples: 3,
       new: 2,
-      data,
+      dataset: data,
       backend: 'cpu',
       configurations: ['eager-cached-f32'],
       ignoreEos: true,
@@ -128,7 +128,7 @@ test.each([
   ['no samples', ['--samples', '0'], /--samples.*at least 1/],
   ['an unknown configuration', ['--configurations', 'jit-cached-f32'], /configuration "jit-cached-f32"/],
   ['an empty configuration', ['--configurations', ''], /--configurations/],
-  ['a missing dataset', ['--data', '/nowhere.json'], /\/nowhere\.json: expected a dataset/],
+  ['a missing dataset', ['--dataset', '/nowhere.json'], /\/nowhere\.json: expected a dataset/],
 ])('bad input: %s', async (_, args, message) => {
   const { exitCode, stdout, stderr } = await benchmark(...args);
   expect(stderr).toMatch(message);

@@ -19,7 +19,7 @@ beforeAll(async () => {
 afterAll(() => rm(scratch, { recursive: true }));
 
 const quality = (...args: string[]) =>
-  runCli(['quality', model, '--backend', 'cpu', '--data', data, '--samples', '2', '--new', '4', ...args]);
+  runCli(['quality', model, '--backend', 'cpu', '--dataset', data, '--samples', '2', '--new', '4', ...args]);
 
 test('a model passes against itself, with the figures of equality', async () => {
   const { exitCode, stdout, stderr } = await quality('--weights', 'f32', '--json', '--min-rouge-l', '0');
@@ -47,7 +47,7 @@ test('a quantized folder against the model that it was made from', async () => {
   const args = [
     '--backend',
     'cpu',
-    '--data',
+    '--dataset',
     data,
     '--samples',
     '1',
