@@ -3,9 +3,18 @@
 /** A cache line, so that two threads never write to the same one. */
 export const defaultAlignmentBytes = 64;
 
+/**
+ * The blocks given back last rest before they are handed out again, small ones only: a kernel that writes where an
+ * earlier one has just read has to wait for all threads, and those of a single token are done in microseconds
+ * (SmolLM2: 5 meetings of the threads a layer instead of 7).
+ */
+const RESTING_BLOCKS = 8;
+const RESTING_BYTES = 32 * 1024;
+
 /** Free blocks of the arena, sorted by offset; neighbours are merged. */
 export class Arena {
   #free: { offset: number; bytes: number }[] = [];
+  readonly #resting: { readonly offset: number; readonly bytes: number }[] = [];
   bytes = 0;
   readonly #alignmentBytes: number;
 
@@ -44,6 +53,17 @@ export class Arena {
   }
 
   release(offset: number, bytes: number): void {
+    if (bytes > RESTING_BYTES) {
+      this.#giveBack(offset, bytes);
+      return;
+    }
+    this.#resting.push({ offset, bytes });
+    if (this.#resting.length <= RESTING_BLOCKS) return;
+    const oldest = this.#resting.shift()!;
+    this.#giveBack(oldest.offset, oldest.bytes);
+  }
+
+  #giveBack(offset: number, bytes: number): void {
     const size = this.#roundUp(bytes);
     const at = this.#free.findIndex((block) => block.offset > offset);
     this.#free.splice(at < 0 ? this.#free.length : at, 0, { offset, bytes: size });
