@@ -123,14 +123,15 @@ onGpu('a matrix-vector product', () => {
               kind: 'floats',
               x: k.buffer('x', 'f32x4', 'read'),
               gain: k.buffer('gain', 'f32x4', 'read'),
+              bias: null,
             },
-            epsilon: 0.01,
+            norm: { kind: 'rms', epsilon: 0.01 },
             parts: [
               {
                 width: out,
                 products: [weights],
                 pairs: null,
-                finish: (row, [column], [[value]]) => k.store(y, row.mul(out).add(column!), value!),
+                finish: (row, [column], [values]) => k.store(y, row.mul(out).add(column!), values![0]!),
               },
             ],
           },
@@ -219,7 +220,7 @@ onGpu('a product of signed bytes', () => {
               bytes: k.buffer('bytes', 'u32x4', 'read'),
               blocks: k.buffer('blocks', 'f32x2', 'read'),
             },
-            epsilon: 0.01,
+            norm: { kind: 'rms', epsilon: 0.01 },
             parts: [
               {
                 width: out,

@@ -21,13 +21,21 @@ export interface Met {
   readonly squares: Expr | null;
 }
 
-/** A float32 input, f32x4 an element: `at` counts them. Gains multiply what the weights meet. */
+/** What a norm does to the input before the weights meet it: (x - mean) * root * gain + bias, as far as it is there. */
+export interface Prepared {
+  readonly at: Expr; // of gain and bias, which all rows share
+  readonly gain: ArrayRef | null;
+  readonly bias: ArrayRef | null;
+  readonly centre: { readonly mean: Expr; readonly root: Expr } | null;
+}
+
+/** A float32 input, f32x4 an element, at the vector `at`. */
 export function meetFloats(
   k: KernelBuilder,
   packing: Packing,
   x: ArrayRef,
   at: Expr,
-  gain: { readonly array: ArrayRef; readonly at: Expr } | null,
+  prepared: Prepared,
   wantsSquares: boolean,
 ): Met {
   const count = perVector(packing) / 4;
@@ -35,9 +43,7 @@ export function meetFloats(
   const squares = wantsSquares
     ? raw.map((part) => part.dot(part)).reduce((sum, part) => sum.add(part))
     : null;
-  const parts = gain
-    ? raw.map((part, i) => k.let('scaled', part.mul(gain.array.at(gain.at.mul(count).add(i)))))
-    : raw;
+  const parts = raw.map((part, i) => prepare(k, part, prepared, count, i));
   const ones = literal('f32x4', 1);
   const total =
     packing === 'int4'
@@ -57,6 +63,20 @@ export function meetFloats(
       return total ? sum.sub(total) : sum;
     },
   };
+}
+
+function prepare(
+  k: KernelBuilder,
+  part: Expr,
+  { at, gain, bias, centre }: Prepared,
+  count: number,
+  i: number,
+): Expr {
+  let value = part;
+  if (centre) value = value.sub(splat(centre.mean, 4)).mul(splat(centre.root, 4));
+  if (gain) value = value.mul(gain.at(at.mul(count).add(i)));
+  if (bias) value = value.add(bias.at(at.mul(count).add(i)));
+  return value === part ? part : k.let('ready', value);
 }
 
 /** The numbers of four words as f32x4, in order; int4 without taking 8 off. */

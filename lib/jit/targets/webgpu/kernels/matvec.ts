@@ -8,8 +8,9 @@
 
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr, Operand } from '../../../kernels/expression.js';
-import { literal } from '../../../kernels/expression.js';
+import { literal, splat } from '../../../kernels/expression.js';
 import type { Features } from '../../../kernels/kernel.js';
+import { reduceWorkgroup } from '../../../kernels/reduce.js';
 import type { Packing } from '../../../kernels/unpack.js';
 import type { Met } from './dots.js';
 import { meetBytes, meetFloats, perVector } from './dots.js';
@@ -53,7 +54,13 @@ export interface MatvecPart {
 }
 
 export type MatvecInput =
-  | { readonly kind: 'floats'; readonly x: ArrayRef; readonly gain: ArrayRef | null } // f32x4
+  // All f32x4.
+  | {
+      readonly kind: 'floats';
+      readonly x: ArrayRef;
+      readonly gain: ArrayRef | null;
+      readonly bias: ArrayRef | null;
+    }
   | { readonly kind: 'bytes'; readonly bytes: ArrayRef; readonly blocks: ArrayRef }; // u32x4, f32x2
 
 export interface MatvecSpec {
@@ -64,8 +71,8 @@ export interface MatvecSpec {
   readonly rowVectors: number;
   readonly scales: 'none' | 'tensor' | 'row' | { readonly groupSize: number };
   readonly input: MatvecInput;
-  /** Divides by the root of the mean square of x (plus epsilon); null: no norm. */
-  readonly epsilon: number | null;
+  /** The norm that x goes through. `rms` comes out of what is read anyway; `layer` needs its mean first. */
+  readonly norm: { readonly kind: 'rms' | 'layer'; readonly epsilon: number } | null;
   readonly parts: readonly MatvecPart[];
 }
 
@@ -95,19 +102,58 @@ export function writeMatvec(
   shape: MatvecShape,
 ): void {
   const lanes = lanesOf(k, features);
-  const rowsHeld = shape.rows + (spec.epsilon === null ? 0 : 1); // the last one: sums of squares
+  const rowsHeld = shape.rows + (spec.norm?.kind === 'rms' ? 1 : 0); // the last one: sums of squares
   const sums = k.shared('sums', 'f32', shape.splits * spec.rows * rowsHeld);
   const workgroup = k.let('tile', k.builtin('workgroupX'));
+  const centres = spec.norm?.kind === 'layer' ? centresOf(k, features, spec) : [];
   const write = (at: number, first: number): void => {
     const part = spec.parts[at]!;
     const count = Math.ceil(part.width / columnsOf(part, shape));
     const isLast = at === spec.parts.length - 1;
     const body = (): void =>
-      new Writer(k, features, lanes, spec, shape, sums).part(part, workgroup.sub(first));
+      new Writer(k, features, lanes, spec, shape, sums, centres).part(part, workgroup.sub(first));
     if (isLast) body();
     else k.if(workgroup.lt(first + count), body, () => write(at + 1, first + count));
   };
   write(0, 0);
+}
+
+/** What a layer norm subtracts and multiplies by, for one row of x. */
+interface Centre {
+  readonly mean: Expr;
+  readonly root: Expr;
+}
+
+/** Each workgroup finds them for itself: x is short beside the weights. */
+function centresOf(k: KernelBuilder, features: Features, spec: MatvecSpec): Centre[] {
+  if (spec.input.kind !== 'floats') throw new TypeError('matvec: a layer norm needs a float32 input');
+  const { x } = spec.input;
+  const vectors = spec.inDim / 4;
+  const ones = literal('f32x4', 1);
+  const total = (term: (value: Expr, row: number) => Expr): Expr[] => {
+    const sums = Array.from({ length: spec.rows }, () => k.variable('total', literal('f32', 0)));
+    k.for(
+      'at',
+      k.localIndex,
+      literal('u32', vectors),
+      (at) => {
+        sums.forEach((sum, row) => {
+          k.set(sum, sum.value.add(term(x.at(at.add(row * vectors)), row)));
+        });
+      },
+      k.threads,
+    );
+    return reduceWorkgroup(k, features, 'add', ...sums.map((sum) => sum.value));
+  };
+  const means = total((value) => value.dot(ones)).map((sum) => k.let('mean', sum.div(spec.inDim)));
+  const squares = total((value, row) => {
+    const centred = value.sub(splat(means[row]!, 4));
+    return centred.dot(centred);
+  });
+  return squares.map((square, row) => {
+    const root = k.let('root', square.div(spec.inDim).add(spec.norm!.epsilon).rsqrt());
+    return { mean: means[row]!, root };
+  });
 }
 
 class Writer {
@@ -118,6 +164,7 @@ class Writer {
     readonly spec: MatvecSpec,
     readonly shape: MatvecShape,
     readonly sums: ArrayRef,
+    readonly centres: readonly Centre[],
   ) {}
 
   part(part: MatvecPart, workgroup: Expr): void {
@@ -150,7 +197,7 @@ class Writer {
   }
 
   get #rowsHeld(): number {
-    return this.shape.rows + (this.spec.epsilon === null ? 0 : 1);
+    return this.shape.rows + (this.spec.norm?.kind === 'rms' ? 1 : 0);
   }
 
   /** Weight row of a thread's r-th row: the product that it belongs to, and its column. */
@@ -174,7 +221,7 @@ class Writer {
       Array.from({ length: spec.rows }, () => k.variable('sum', zero)),
     );
     const squares =
-      spec.epsilon === null ? [] : Array.from({ length: spec.rows }, () => k.variable('square', zero));
+      spec.norm?.kind === 'rms' ? Array.from({ length: spec.rows }, () => k.variable('square', zero)) : [];
     const places = sums.map((_, r) => {
       const { rows, column } = this.#place(part, first, rowGroup, r);
       const row = k.let('row', column.add(rows.firstRow));
@@ -224,8 +271,9 @@ class Writer {
     const vectors = spec.inDim / perVector(spec.packing);
     const place = row === 0 ? at : k.let('place', at.add(row * vectors));
     if (spec.input.kind === 'floats') {
-      const { x, gain } = spec.input;
-      return meetFloats(k, spec.packing, x, place, gain && { array: gain, at }, spec.epsilon !== null);
+      const { x, gain, bias } = spec.input;
+      const centre = this.centres[row] ?? null;
+      return meetFloats(k, spec.packing, x, place, { at, gain, bias, centre }, spec.norm?.kind === 'rms');
     }
     const { bytes, blocks } = spec.input;
     return meetBytes(k, spec.packing as 'int8' | 'int4', bytes, blocks, place, features.packedDot);
@@ -250,7 +298,7 @@ class Writer {
         k.let('column', columnAt(part, first, local.add(i))),
       );
       k.if(places.at(-1)!.lt(part.width), () => {
-        const root = spec.epsilon === null ? null : k.let('root', this.#root(row));
+        const root = spec.norm?.kind === 'rms' ? k.let('root', this.#root(row)) : null;
         const values = places.map((column, i) =>
           part.products.map((product, p) => {
             const sum = this.#total(row, local.add(i).mul(part.products.length).add(p));
@@ -281,7 +329,7 @@ class Writer {
 
   #root(row: Expr): Expr {
     const { spec, shape } = this;
-    return this.#total(row, shape.rows).div(spec.inDim).add(spec.epsilon!).rsqrt();
+    return this.#total(row, shape.rows).div(spec.inDim).add(spec.norm!.epsilon).rsqrt();
   }
 
   #rowScale({ scales, firstRow }: WeightRows, sum: Expr, column: Expr): Expr {
