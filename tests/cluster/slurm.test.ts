@@ -1,0 +1,178 @@
+// The whole way on a real Slurm that this test starts: plan, sbatch, a node lost and a task stopped in the middle, the
+// array finished, merged: the same texts and records as from one machine.
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Run } from '../../lib/results.js';
+import { built } from '../built.js';
+import { LocalSlurm, missingForSlurm } from './localSlurm.js';
+
+const missing = missingForSlurm();
+const reason = missing === undefined ? 'two nodes on this machine' : `skipped: ${missing}`;
+const bin = fileURLToPath(new URL('../../lib/bin/response-time.js', import.meta.url));
+const SHARDS = 4;
+const WORK = [
+  'tiny-gpt2',
+  '--samples',
+  '40',
+  '--new',
+  '16',
+  '--configurations',
+  'wasm-cached-f32,wasm-cached-int8',
+];
+
+test.runIf(process.env.RESPONSE_TIME_REQUIRE === 'slurm')(
+  'Slurm is installed (RESPONSE_TIME_REQUIRE)',
+  () => {
+    expect(missing).toBeUndefined();
+  },
+);
+
+describe.skipIf(missing !== undefined)(`a run on a real Slurm (${reason})`, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'slurm-'));
+  const at = (name: string) => join(folder, name);
+  let slurm: LocalSlurm;
+  beforeAll(async () => {
+    built('cli');
+    slurm = await LocalSlurm.start(at('cluster'), { nodes: 2, cpus: 2 });
+  });
+  afterAll(async () => {
+    await slurm?.stop();
+    rmSync(folder, { recursive: true });
+  });
+  const cli = (...parameters: string[]) =>
+    execFileSync(process.execPath, [bin, ...parameters], {
+      encoding: 'utf8',
+      env: { ...slurm.environment, RT_THREADS: '1' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+  /** Measurements that each shard has so far, by shard. */
+  const measuredBy = (shards: string) => {
+    const counts = Array.from({ length: SHARDS }, () => 0);
+    for (const name of readdirSync(at(shards)).filter((found) => found.endsWith('.jsonl'))) {
+      counts[Number(name.slice(6, 10))]! +=
+        readFileSync(join(at(shards), name), 'utf8').split('"latencyMs"').length - 1;
+    }
+    return counts;
+  };
+
+  test('a node dies, a task is stopped: the array finishes, and the merge is what one machine measures', async () => {
+    cli('cluster', 'plan', ...WORK, '--shards', `${SHARDS}`, '--output', at('many.json'));
+    writeFileSync(at('run.sh'), cli('cluster', 'sbatch', '--plan', at('many.json'), '--time', '5'));
+    const submitted = spawnSync('bash', [at('run.sh')], {
+      encoding: 'utf8',
+      env: { ...slurm.environment, RT_THREADS: '1' },
+    });
+    expect(submitted.stdout).toMatch(/^shards: job \d+, merge: job \d+\nwatch: tail -F /);
+    const [, array] = /shards: job (\d+)/.exec(submitted.stdout)!;
+
+    // All four tasks run; each has measured something, none is done.
+    await slurm.until('measurements of all shards', 60, () =>
+      measuredBy('many.shards').every((count) => count > 1),
+    );
+    const running = slurm
+      .queue()
+      .filter(({ id, state }) => state === 'RUNNING' && id.startsWith(`${array}_`));
+    const onFirst = running.find(({ node }) => node === 'n1')!;
+    slurm.killNode('n2');
+    slurm.call('scancel', '--batch', '--signal=TERM', onFirst.id); // as two minutes before a time limit
+    await slurm.until('the end of all jobs', 90, () => {
+      slurm.startWaitingNow();
+      return slurm.queue().length === 0;
+    });
+
+    const names = readdirSync(at('many.shards'));
+    const restarted = names.filter((name) => /job\d+-[1-9]\d*-[0-9a-f]+\.jsonl$/.test(name));
+    expect(restarted.length).toBeGreaterThanOrEqual(2); // those of n2, and the one that was stopped
+    const logs = names.filter((name) => name.endsWith('.log'));
+    expect(logs.length).toBe(SHARDS + restarted.length);
+    for (const name of restarted) {
+      const log = readFileSync(join(at('many.shards'), name.replace('.jsonl', '.log')), 'utf8');
+      expect(log).toMatch(/measuring: 20\/20 \(100 %\), [\d.]+ tok\/s, 0 s left, last error: none\n$/);
+    }
+
+    cli('cluster', 'plan', ...WORK, '--output', at('one.json'));
+    cli('cluster', 'run', '--plan', at('one.json'), '--shard', '0');
+    cli(
+      'cluster',
+      'merge',
+      '--plan',
+      at('one.json'),
+      '--output',
+      at('one.runs.json'),
+      '--samples',
+      at('one.jsonl'),
+    );
+    cli(
+      'cluster',
+      'merge',
+      '--plan',
+      at('many.json'),
+      '--output',
+      at('again.json'),
+      '--samples',
+      at('many.jsonl'),
+    );
+    expect(outputs(at('many.jsonl'))).toEqual(outputs(at('one.jsonl')));
+    expect(outputs(at('many.jsonl'))).toHaveLength(80);
+    const records = JSON.parse(readFileSync(at('many.runs.json'), 'utf8')) as Run[];
+    expect(records.map(timeless)).toEqual(
+      (JSON.parse(readFileSync(at('one.runs.json'), 'utf8')) as Run[]).map(timeless),
+    );
+    expect(records.map(({ samples }) => samples.latencyMs.length)).toEqual([40, 40]);
+    cli('benchmark', ...WORK, '--output', at('benchmark.json'));
+    expect(records.map(timeless)).toEqual(
+      (JSON.parse(readFileSync(at('benchmark.json'), 'utf8')) as Run[]).map(timeless),
+    );
+  });
+
+  test('a cancelled task stays cancelled, and the merge says what is missing', async () => {
+    cli('cluster', 'plan', ...WORK, '--repeats', '20', '--shards', '2', '--output', at('cut.json'));
+    writeFileSync(at('cut.sh'), cli('cluster', 'sbatch', '--plan', at('cut.json'), '--time', '5'));
+    const { stdout } = spawnSync('bash', [at('cut.sh')], { encoding: 'utf8', env: slurm.environment });
+    const [, array, merge] = /shards: job (\d+), merge: job (\d+)/.exec(stdout)!;
+    await slurm.until(
+      'both tasks',
+      60,
+      () => measuredBy('cut.shards').filter((count) => count > 1).length === 2,
+    );
+    slurm.call('scancel', `${array}`);
+    await slurm.until('the end of all jobs', 60, () => slurm.queue().length === 0);
+    const job = slurm.call('scontrol', 'show', 'job', `${merge}`);
+    expect(job).toMatch(/ExitCode=3:0/);
+    const said = readFileSync(join(at('cut.shards'), `slurm-${merge}-merge.out`), 'utf8');
+    expect(said).toMatch(
+      /^missing: shard 0: \d+ of 20 samples missing \(\d+, [^)]*\.\.\.\)\nmissing: shard 1: /,
+    );
+    expect(slurm.call('scontrol', 'show', 'job', `${array}_0`)).toMatch(
+      /JobState=CANCELLED .*[\s\S]*Restarts=0/,
+    );
+  });
+});
+
+/** What a measurement says but for its times. */
+function outputs(file: string): unknown[] {
+  const lines = readFileSync(file, 'utf8').trimEnd().split('\n');
+  return lines.map((line) => {
+    const { label, sample, key, text, promptTokens, newTokens, cacheBytes } = JSON.parse(line) as Record<
+      string,
+      unknown
+    >;
+    return { label, sample, key, text, promptTokens, newTokens, cacheBytes };
+  });
+}
+
+/** What two runs of the same work share: all but names, moments, commits, times and the process's size. */
+function timeless(run: Run): unknown {
+  const { id: _, session, createdAt, commit, summary, compile, memory, samples, ...rest } = run;
+  return {
+    ...rest,
+    weightBytes: memory.weightBytes,
+    cacheBytes: memory.cacheBytes,
+    samples: { rougeL: samples.rougeL, promptTokens: samples.promptTokens, newTokens: samples.newTokens },
+  };
+}
