@@ -54,6 +54,8 @@ export interface LoadOptions {
    * in the memory of float32. For measuring quality.
    */
   readonly widen?: boolean;
+  /** The model of the same folder with float weights, if it is loaded: integers are made from those, not read again. */
+  readonly loaded?: Model | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
 }
@@ -70,12 +72,10 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   const eosIds = await readEosIds(folder, tokenizer, architecture.config.vocabSize);
   const checkpoint = await openCheckpoint(folder);
   try {
-    const quantized = await loadQuantizedParams<ParamTree>(
-      checkpoint,
-      architecture.weightMap,
-      scheme,
-      options,
-    );
+    const quantized = await loadQuantizedParams<ParamTree>(checkpoint, architecture.weightMap, scheme, {
+      ...options,
+      loaded: options.loaded?.params,
+    });
     const params = options.widen ? quantizeParams(quantized, { name: 'f32' }) : quantized;
     const name = options.name ?? basename(resolve(folder));
     return describeModel(folder, architecture, checkpoint, params, { name, scheme, tokenizer, eosIds });

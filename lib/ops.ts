@@ -165,7 +165,8 @@ function tensorOf(weight: Weight, transposed: boolean): tf.Tensor {
   kept.set(weight, tensors);
   let tensor = tensors.get(key);
   if (!tensor || tensor.isDisposed) {
-    tensor = tf.keep(tf.tidy(() => makeTensor(weight, transposed)));
+    // The head of a tied embedding: its rows lie in the backend already, for looking tokens up.
+    tensor = transposed ? tf.keep(tf.transpose(tensorOf(weight, false))) : tf.keep(makeTensor(weight, false));
     tensors.set(key, tensor);
   }
   return tensor;

@@ -68,6 +68,15 @@ export function quantizeParams<Params extends ParamTree>(params: Params, scheme:
   return mapWeights(params, (weight, path) => quantizeWeight(weight, path, scheme));
 }
 
+/** How a checkpoint is loaded and quantized. */
+export interface LoadQuantizedOptions extends LoadOptions {
+  /**
+   * The same checkpoint, loaded as 'f32' or 'stored': what is to be rounded is taken from there, the rest is read, so
+   * that the trees share no memory.
+   */
+  readonly loaded?: ParamTree | undefined;
+}
+
 /**
  * Loads a checkpoint and quantizes each tensor as it comes: the tree in its stored type is never whole in memory.
  * @returns what quantizeParams makes of what loadParams gives
@@ -77,17 +86,27 @@ export async function loadQuantizedParams<Params extends ParamTree>(
   checkpoint: Checkpoint,
   map: WeightMap,
   scheme: Scheme,
-  options: LoadOptions = {},
+  { loaded = {}, ...options }: LoadQuantizedOptions = {},
 ): Promise<Params> {
   const steps = await planConversion(checkpoint, map);
   const paths = steps.map(({ target }) => target);
   checkKeep(scheme, paths);
-  const entries: [string, Weight][] = [];
-  for await (const [path, weight] of convertSteps(checkpoint, steps, options)) {
-    entries.push([path, quantizeWeight(weight, path, scheme)]);
+  const isSaved = checkpoint.metadata.format === savedFormat; // integers in the file are not rounded again
+  const sources = new Map(isSaved ? [] : weightEntries(loaded));
+  const isLoaded = ({ target, shape }: ConversionStep) =>
+    sources.get(target)?.kind === 'float' && (targetOf(target, shape, scheme)?.kind ?? 'float') !== 'float';
+  const weights = new Map<string, Weight>();
+  const toRead = steps.filter((step) => !isLoaded(step));
+  for await (const [path, weight] of convertSteps(checkpoint, toRead, options)) {
+    weights.set(path, quantizeWeight(weight, path, scheme));
+  }
+  for (const { target } of steps.filter(isLoaded)) {
+    options.signal?.throwIfAborted();
+    weights.set(target, quantizeWeight(sources.get(target)!, target, scheme));
+    await new Promise((resolve) => setImmediate(resolve)); // others get their turn, as while a file is read
   }
   // The map decides which tree it is, as in loadParams.
-  return buildTree(entries) as Params;
+  return buildTree(paths.map((path) => [path, weights.get(path)!] as const)) as Params;
 }
 
 /** Quantizes the Weight at a path as the scheme says. */

@@ -159,8 +159,15 @@ export function float32Values(weight: Weight): Float32Array {
 
 /** Integers of an int4 Weight, one a byte, in -8..7. */
 export function unpackInt4(weight: Int4Weight): Int8Array {
+  const { bytes } = weight;
   const values = new Int8Array(sizeOf(weight.shape));
-  for (let i = 0; i < values.length; i++) values[i] = ((weight.bytes[i >> 1]! >> ((i & 1) * 4)) & 15) - 8;
+  const pairs = values.length >> 1;
+  for (let pair = 0; pair < pairs; pair++) {
+    const both = bytes[pair]!;
+    values[2 * pair] = (both & 15) - 8;
+    values[2 * pair + 1] = (both >> 4) - 8;
+  }
+  if (values.length % 2 === 1) values[2 * pairs] = (bytes[pairs]! & 15) - 8;
   return values;
 }
 

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint.js';
 import { loadParams } from '../lib/convert.js';
 import { gpt2WeightMap } from '../lib/models/gpt2.weights.js';
@@ -111,6 +111,18 @@ describe('every granularity', () => {
       expect(Math.max(...float32Values(weight))).toBeLessThanOrEqual(1e-44);
       expect(float32Values(weight).every(Number.isFinite)).toBe(true);
     }
+  });
+
+  test('a scale so small that it has lost digits does not wrap the largest values around', () => {
+    const step = 2 ** -149; // the smallest float32: 180 / 127 steps are rounded to one
+    const weight = quantizeMatrix(
+      floatWeight(Float32Array.of(180 * step, -180 * step, step), [1, 3]),
+      'int8',
+      {
+        per: 'tensor',
+      },
+    );
+    expect([...weight.bytes]).toEqual([127, -127, 1]);
   });
 
   test.each([Number.NaN, Number.POSITIVE_INFINITY])('%s is refused with its place', (bad) => {
@@ -225,6 +237,27 @@ describe('saved and loaded again', () => {
     expect(saved.metadata).toMatchObject({ scheme: name, source: 'model', random: expect.any(String) });
     if (name.startsWith('int')) expect(loaded).not.toEqual(await reload(checkpoint.source));
   });
+
+  test.each(['int8', 'int4', 'f32'] as const)(
+    '%s from a loaded tree: the same, in memory of its own',
+    async (name) => {
+      const checkpoint = await tinyCheckpoint();
+      const scheme: Scheme = { name, groupSize: 32 };
+      const expected = await loadQuantizedParams<ParamTree>(checkpoint, shape.map, scheme);
+      const wide = await loadQuantizedParams<ParamTree>(checkpoint, shape.map, { name: 'f32' });
+      const original = vi.spyOn(checkpoint, 'read');
+      const made = await loadQuantizedParams<ParamTree>(checkpoint, shape.map, scheme, { loaded: wide });
+      expect(made).toEqual(expected);
+      expect([...weightEntries(made)].map(([path]) => path)).toEqual(
+        [...weightEntries(expected)].map(([path]) => path),
+      );
+      const memory = new Set([...weightEntries(wide)].map(([, { bytes }]) => bytes.buffer));
+      expect([...weightEntries(made)].filter(([, { bytes }]) => memory.has(bytes.buffer))).toEqual([]);
+      const matrices = original.mock.calls.filter(([source]) => /c_attn.weight|wte/.test(source));
+      expect(matrices).toHaveLength(name === 'f32' ? 3 : 0);
+      await checkpoint.close();
+    },
+  );
 
   async function reload(folder: string): Promise<ParamTree> {
     const checkpoint = await openCheckpoint(folder);

@@ -9,6 +9,7 @@ import { type CompiledModel, compileModel } from '../compile.js';
 import type { GenerativeModel } from '../generate.js';
 import { loadModel, type Model } from '../model.js';
 import type { SchemeName } from '../quantize.js';
+import { progressBar } from './display.js';
 
 /** A way to run a model, ready to generate. */
 export interface Variant extends PlannedConfiguration {
@@ -20,7 +21,8 @@ export interface Variant extends PlannedConfiguration {
 }
 
 /**
- * Loads a model once for each kind of weights that the names ask for, and compiles it once for each target.
+ * Loads a model once for each kind of weights that the names ask for, and compiles it once for each target. Shows its
+ * progress.
  * @param names TARGET-cached-WEIGHTS or TARGET-uncached-WEIGHTS, as `response-time benchmark` takes them
  * @throws RangeError for a name that is none (says what was expected)
  */
@@ -30,31 +32,52 @@ export async function loadVariants(
   signal: AbortSignal,
 ): Promise<Variant[]> {
   const plans = names.map(parseConfiguration); // a misspelled name is noticed before anything is loaded
-  const models = new Map<string, Model>();
+  const kinds = new Set(plans.map(({ weights }) => weights));
+  const [floats, integers] = [FLOATS.filter((kind) => kinds.has(kind)), [...kinds].filter(isInteger)];
+  const programCount = new Set(plans.filter(isCompiled).map(programKey)).size;
+  const bar = progressBar(`Loading ${identify(folder).name}`, kinds.size + programCount);
+  const models = new Map<SchemeName, Model>();
   const programs = new Map<string, CompiledModel>();
-  const variants: Variant[] = [];
-  for (const plan of plans) {
+  const next = (note: string) => {
     signal.throwIfAborted();
-    const { target, weights } = plan;
-    const model = models.get(weights) ?? (await load(folder, weights, signal));
-    models.set(weights, model);
-    if (target === 'eager') {
-      variants.push({ ...plan, model, runs: model, compiled: null });
-      continue;
+    bar.update(models.size + programs.size, note);
+  };
+  const loadKind = async (weights: SchemeName) => {
+    next(weights);
+    const loaded = models.get('f32') ?? models.get('stored');
+    const options = { name: identify(folder).name, scheme: { name: weights }, loaded, signal };
+    models.set(weights, await loadModel(folder, options));
+  };
+  const compileKind = async (weights: SchemeName) => {
+    const targets = new Set(plans.filter((plan) => plan.weights === weights).map(({ target }) => target));
+    for (const target of targets) {
+      if (target === 'eager') continue;
+      next(`${weights} to ${target}`);
+      // Weights move into the target where nobody else needs them, so that there is one copy in memory.
+      const compiled = await compileModel(models.get(weights)!, { target, moveWeights: targets.size === 1 });
+      programs.set(programKey({ target, weights }), compiled);
     }
-    const key = `${target} ${weights}`;
-    // Weights move into the target where nobody else needs them, so that there is one copy in memory.
-    const moveWeights = plans.every((other) => other.weights !== weights || other.target === target);
-    const compiled = programs.get(key) ?? (await compileModel(model, { target, moveWeights }));
-    programs.set(key, compiled);
-    variants.push({ ...plan, model, runs: compiled, compiled });
+  };
+  // Integers are made from the floats that are there, which must not have moved before.
+  for (const weights of floats) await loadKind(weights);
+  for (const weights of integers) {
+    await loadKind(weights);
+    await compileKind(weights);
   }
-  return variants;
+  for (const weights of floats) await compileKind(weights);
+  bar.end();
+  return plans.map((plan) => {
+    const compiled = programs.get(programKey(plan)) ?? null;
+    const model = models.get(plan.weights)!;
+    return { ...plan, model, runs: compiled ?? model, compiled };
+  });
 }
 
-function load(folder: string, weights: SchemeName, signal: AbortSignal): Promise<Model> {
-  return loadModel(folder, { name: identify(folder).name, scheme: { name: weights }, signal });
-}
+const FLOATS: readonly SchemeName[] = ['stored', 'f32'];
+const isInteger = (weights: SchemeName) => !FLOATS.includes(weights);
+const isCompiled = ({ target }: PlannedConfiguration) => target !== 'eager';
+const programKey = ({ target, weights }: Pick<PlannedConfiguration, 'target' | 'weights'>) =>
+  `${target} ${weights}`;
 
 /** @param backend the tfjs backend that was started: what an eager variant runs on */
 export function variantConfiguration(

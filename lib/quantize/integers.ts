@@ -39,13 +39,15 @@ export function quantizeMatrix(
   const [rows, columns] = matrixShape(weight);
   const grid = scaleGrid(rows, columns, granularity);
   const largest = kind === 'int8' ? 127 : 7;
-  const scales = maxAbsolutes(weight, grid).map((max) => max / largest);
+  const maxima = maxAbsolutes(weight, grid);
+  const scales = maxima.map((max) => max / largest);
+  const roundRow = rowRounder(scales, maxima, largest);
   const scalesOf = columnScales(grid, scales, columns);
   const shape = [rows, columns];
   if (kind === 'int8') {
     const bytes = new Int8Array(rows * columns);
     for (const [row, values] of rowsOf(weight)) {
-      roundRow(values, scalesOf(row), largest, bytes.subarray(row * columns, (row + 1) * columns));
+      roundRow(values, scalesOf(row), bytes.subarray(row * columns, (row + 1) * columns));
     }
     return { kind, shape, bytes, scales, granularity };
   }
@@ -55,7 +57,7 @@ export function quantizeMatrix(
   const bytes = new Uint8Array(Math.ceil((rows * columns) / 2));
   const integers = new Int8Array(columns);
   for (const [row, values] of rowsOf(weight)) {
-    roundRow(values, scalesOf(row), largest, integers);
+    roundRow(values, scalesOf(row), integers);
     packInto(bytes, integers, row * columns);
   }
   return { kind, shape, bytes, scales, granularity };
@@ -113,19 +115,35 @@ function maxAbsolutes(weight: FloatWeight, grid: ScaleGrid): Float32Array {
   const largest = new Float32Array(scaleRows * scaleColumns);
   for (const [row, values] of rowsOf(weight)) {
     const base = Math.floor(row / blockRows) * scaleColumns;
-    for (let group = 0, column = 0; group < scaleColumns; group++) {
-      const end = Math.min(column + blockColumns, values.length);
-      let max = largest[base + group]!;
-      for (; column < end; column++) {
-        const size = Math.abs(values[column]!);
-        if (size <= max) continue;
-        if (!(size < Number.POSITIVE_INFINITY)) throw notFinite(values[column]!, row, column);
-        max = size;
-      }
-      largest[base + group] = max;
-    }
+    if (blockColumns === 1) raiseEach(largest, base, values, row);
+    else raiseBlocks(largest.subarray(base, base + scaleColumns), blockColumns, values, row);
   }
   return largest;
+}
+
+/** A scale for each column: largest[base + column] grows to what the row has there. */
+function raiseEach(largest: Float32Array, base: number, values: Float32Array, row: number): void {
+  for (let column = 0; column < values.length; column++) {
+    const size = Math.abs(values[column]!);
+    if (size <= largest[base + column]!) continue;
+    if (!(size < Number.POSITIVE_INFINITY)) throw notFinite(values[column]!, row, column);
+    largest[base + column] = size;
+  }
+}
+
+/** A scale for each `width` columns of the row. */
+function raiseBlocks(largest: Float32Array, width: number, values: Float32Array, row: number): void {
+  for (let block = 0, column = 0; block < largest.length; block++) {
+    const end = Math.min(column + width, values.length);
+    let max = largest[block]!;
+    for (; column < end; column++) {
+      const size = Math.abs(values[column]!);
+      if (size <= max) continue;
+      if (!(size < Number.POSITIVE_INFINITY)) throw notFinite(values[column]!, row, column);
+      max = size;
+    }
+    largest[block] = max;
+  }
 }
 
 function notFinite(value: number, row: number, column: number): RangeError {
@@ -133,19 +151,35 @@ function notFinite(value: number, row: number, column: number): RangeError {
   return new RangeError(`weight: expected finite values, ${place}; the checkpoint is damaged`);
 }
 
-function roundRow(
-  values: Float32Array, // [columns]
-  scales: Float32Array, // [columns]
+type RoundRow = (values: Float32Array, scales: Float32Array, integers: Int8Array) => void;
+
+/** Below this a float32 has fewer digits. */
+const SMALLEST_NORMAL = 2 ** -126;
+
+/** What rounds the columns of a row; the quicker one where no quotient can lie beyond the largest integer. */
+function rowRounder(scales: Float32Array, maxima: Float32Array, largest: number): RoundRow {
+  const areExact = scales.every((scale, i) => scale >= SMALLEST_NORMAL || maxima[i] === 0);
+  if (areExact) return roundInside;
+  return (values, scalesOfRow, integers) => roundAndCut(values, scalesOfRow, largest, integers);
+}
+
+function roundInside(values: Float32Array, scales: Float32Array, integers: Int8Array): void {
+  // Among zeros a scale is 0, and 0 / 0 is NaN, which is stored as 0.
+  for (let column = 0; column < values.length; column++) {
+    integers[column] = Math.floor(values[column]! / scales[column]! + 0.5);
+  }
+}
+
+/** For numbers so small that their scale is 0 or has lost digits: infinity and what is too large are cut. */
+function roundAndCut(
+  values: Float32Array,
+  scales: Float32Array,
   largest: number,
   integers: Int8Array, // [columns], written
 ): void {
-  const limit = largest + 0.5;
   for (let column = 0; column < values.length; column++) {
-    const quotient = values[column]! / scales[column]!;
-    // Math.round, in half the time: a positive number is cut after its point.
-    if (quotient > -limit && quotient < limit) integers[column] = ((quotient + 128.5) | 0) - 128;
-    // A scale is 0 among zeros, whose NaN is stored as 0, and among numbers too small for one: infinity is cut.
-    else integers[column] = Math.max(-largest, Math.min(largest, Math.round(quotient)));
+    const rounded = Math.round(values[column]! / scales[column]!);
+    integers[column] = Math.max(-largest, Math.min(largest, rounded));
   }
 }
 
@@ -170,12 +204,15 @@ function columnScales(grid: ScaleGrid, scales: Float32Array, columns: number): (
   };
 }
 
-/** Packs 4-bit integers, the first of them being value `start` of the tensor. */
+/** Packs 4-bit integers, the first of them being value `start` of the tensor, which may lie in a high half. */
 function packInto(bytes: Uint8Array, integers: Int8Array, start: number): void {
-  for (let column = 0; column < integers.length; column++) {
-    const i = start + column;
-    bytes[i >>> 1]! |= (integers[column]! + 8) << ((i & 1) * 4);
+  const { length } = integers;
+  let column = start & 1;
+  if (column === 1) bytes[start >>> 1]! |= (integers[0]! + 8) << 4;
+  for (; column + 1 < length; column += 2) {
+    bytes[(start + column) >>> 1] = (integers[column]! + 8) | ((integers[column + 1]! + 8) << 4);
   }
+  if (column < length) bytes[(start + column) >>> 1] = integers[column]! + 8;
 }
 
 /** The integers of a row; the array is good until the next call. */
