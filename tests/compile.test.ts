@@ -83,17 +83,25 @@ describe.each(['gpt2-inner', 'mistral-window'])('%s on the reference target', (n
   });
 });
 
-test('a prepared benchmark compiles nothing while it measures', async () => {
-  await useCpu();
-  const model = await loadModel(folderOf('gpt2-inner'));
-  const compiled = await compileModel(model, { target: 'reference' });
-  const options = { label: 'compiled', source: 'test', backend: 'cpu', cache: true, newTokens: 4 };
-  const configuration = compiledConfiguration(model, compiled, options);
-  const samples = [[5], [5, 9, 17], Array.from({ length: 20 }, (_, i) => i)];
-  const { signal } = new AbortController();
-  await configuration.prepare!(samples, signal);
-  const before = compiled.report().compilations;
-  for (const sample of samples) await configuration.run(sample, signal);
-  expect(compiled.report().compilations).toBe(before);
-  await compiled.dispose();
-});
+test.each([true, false])(
+  'a prepared benchmark compiles nothing while it measures, cache: %s',
+  async (cache) => {
+    await useCpu();
+    const model = await loadModel(folderOf('gpt2-inner'));
+    const compiled = await compileModel(model, { target: 'reference' });
+    const options = { label: 'compiled', source: 'test', backend: 'cpu', cache, newTokens: 4 };
+    const configuration = compiledConfiguration(model, compiled, options);
+    const samples = [
+      [5],
+      [5, 9, 17],
+      Array.from({ length: 14 }, (_, i) => i),
+      Array.from({ length: 20 }, (_, i) => i),
+    ];
+    const { signal } = new AbortController();
+    await configuration.prepare!(samples, signal);
+    const before = compiled.report().compilations;
+    for (const sample of samples) await configuration.run(sample, signal);
+    expect(compiled.report().compilations).toBe(before);
+    await compiled.dispose();
+  },
+);

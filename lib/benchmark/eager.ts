@@ -71,19 +71,29 @@ export function compiledConfiguration(
   };
 }
 
-/** A prompt's program serves all lengths up to a power of two: one sample of each class has two tokens generated. */
+/**
+ * A prompt's program serves all lengths up to a power of two: two tokens are generated at one length of each class.
+ * Without the cache every token is a prompt, one longer than the last.
+ */
 async function prepareLengths(
   compiled: CompiledModel,
   samples: readonly (readonly number[])[],
   { newTokens, cache, ignoreEos = false }: ConfigurationOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const classes = new Map(samples.map((ids) => [Math.ceil(Math.log2(ids.length)), ids]));
-  for (const promptIds of classes.values()) {
-    signal.throwIfAborted();
-    let tokens = 0;
-    const options = { maxNewTokens: newTokens, useCache: cache, ignoreEos, signal };
-    for await (const _ of generate(compiled, promptIds, options)) if (++tokens === 2) break;
+  const classOf = (tokens: number) => Math.ceil(Math.log2(tokens));
+  const prepared = new Set<string>();
+  for (const ids of samples) {
+    for (let more = 0; more < (cache ? 1 : newTokens); more++) {
+      const key = `${classOf(ids.length + more)} ${classOf(ids.length + newTokens)}`;
+      if (prepared.has(key)) continue;
+      prepared.add(key);
+      signal.throwIfAborted();
+      const promptIds = [...ids, ...new Array<number>(more).fill(ids[0]!)];
+      const options = { maxNewTokens: newTokens - more, useCache: cache, ignoreEos, signal };
+      let tokens = 0;
+      for await (const _ of generate(compiled, promptIds, options)) if (++tokens === 2) break;
+    }
   }
 }
 
