@@ -8,6 +8,12 @@ import type { Packing } from '../../../lib/jit/kernels/unpack.js';
 import type { Gpu } from '../../../lib/jit/targets/webgpu/device.js';
 import { storeQuantized } from '../../../lib/jit/targets/webgpu/kernels/activations.js';
 import { perVector } from '../../../lib/jit/targets/webgpu/kernels/dots.js';
+import {
+  matmulSharedBytes,
+  matmulThreads,
+  matmulWorkgroups,
+  writeMatmul,
+} from '../../../lib/jit/targets/webgpu/kernels/matmul.js';
 import type { MatvecShape } from '../../../lib/jit/targets/webgpu/kernels/matvec.js';
 import {
   matvecThreads,
@@ -262,6 +268,60 @@ onGpu('a product of signed bytes', () => {
         plain.map((value, i) => value + 0.1 * plain[partner(i)]!),
         1e-5,
       );
+    },
+  );
+});
+
+onGpu('a product of many rows', () => {
+  test.each(['f32', 'f16', 'int8', 'int4'] as const)(
+    '%s, in tiles that do not divide it',
+    async (packing) => {
+      const [rows, out, inDim] = [37, 45, 160];
+      const tile = { rows: 32, columns: 32, depth: 16, threadRows: 4, threadColumns: 4 };
+      const x = randomValues(rows * inDim, 3);
+      const [a, b] = [pack(packing, out, inDim, 2), pack(packing, out + 4, inDim, 4)];
+      const rowWords = (4 * inDim) / perVector(packing);
+      const kernel = buildKernel({ name: 'test', threads: matmulThreads(tile) }, (k) => {
+        const weights = (name: string, firstRow: number) => ({
+          words: k.buffer(`${name}Words`, 'u32', 'read'),
+          scales: packing.startsWith('int') ? k.buffer(`${name}Scales`, 'f32', 'read') : null,
+          firstRow,
+        });
+        const y = k.buffer('y', 'f32', 'readWrite');
+        writeMatmul(
+          k,
+          {
+            ...{
+              rows,
+              inDim,
+              width: out,
+              packing,
+              rowWords,
+              scales: scaleOf(packing),
+              x: k.buffer('x', 'f32x4', 'read'),
+            },
+            products: [weights('a', 0), weights('b', 4)],
+            finish: (row, column, [first, second]) =>
+              k.store(y, row.mul(out).add(column), first!.add(second!.mul(0.5))),
+          },
+          tile,
+        );
+      });
+      expect(matmulSharedBytes(tile, 2)).toBeLessThanOrEqual(16384);
+      const buffers = {
+        aWords: a.words,
+        aScales: a.scales,
+        bWords: b.words,
+        bScales: b.scales,
+        x,
+        y: new Float32Array(rows * out),
+      };
+      const result = await runKernel(gpu as Gpu, kernel, buffers, [
+        matmulWorkgroups({ rows, width: out }, tile),
+      ]);
+      const second = product(x, b.values.subarray(4 * inDim), rows, out, inDim);
+      const expected = product(x, a.values, rows, out, inDim).map((value, i) => value + 0.5 * second[i]!);
+      expectNear(result.y!, expected, 3e-6);
     },
   );
 });

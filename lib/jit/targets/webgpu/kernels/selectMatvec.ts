@@ -2,13 +2,12 @@
 // one dispatch of matvec.ts; with the choice of the largest output, a second small one.
 
 import { sizeOf } from '../../../../tensor.js';
-import type { Epilogue, LinearProduct } from '../../../graph.js';
+import type { Epilogue } from '../../../graph.js';
 import type { ArrayRef } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { literal } from '../../../kernels/expression.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
-import { loadElement, storedType, writeProgram } from '../../../kernels/scalars.js';
-import { reshapeThrough } from '../../../passes/views.js';
+import { writeProgram } from '../../../kernels/scalars.js';
 import type { Step } from '../../../plan.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
@@ -18,6 +17,7 @@ import type { DispatchWriter } from '../writer.js';
 import { perVector } from './dots.js';
 import type { Chain, LinearGroup } from './group.js';
 import { readLinearGroup } from './group.js';
+import { bindWeights, commonLayouts, readOperands, readsInputTwice } from './linearParts.js';
 import type { MatvecInput, MatvecPart, MatvecShape, MatvecSpec } from './matvec.js';
 import { columnsOf, matvecThreads, matvecWorkgroups, writeMatvec } from './matvec.js';
 import { rotatePair } from './rotate.js';
@@ -52,20 +52,15 @@ function problemOf({ norm, linear, chains }: LinearGroup, context: LowerContext)
   const x = (norm ?? linear).node.inputs[0]!;
   const inDim = linear.node.inputs[0]!.shape.at(-1)!;
   const rows = sizeOf(x.shape) / Math.max(1, inDim);
-  const layouts = products.map(({ weight, transposed }) =>
-    context.layout(weight, transposed ? 'rows0' : 'rows1'),
-  );
-  const [layout] = layouts as [MatrixLayout, ...MatrixLayout[]];
-  const isAlike = layouts.every(
-    (each) =>
-      each.packing === layout.packing && each.scales?.size === layout.scales?.size && each.parts.length === 1,
-  );
+  const layouts = commonLayouts(products, context);
+  if (!layouts) return undefined;
+  const [layout] = layouts;
   const vector = perVector(layout.packing);
   const isWhole = inDim > 0 && inDim % vector === 0 && (!layout.scales || layout.scales.size % vector === 0);
   const fitsNorm = !norm || norm.node.inputs[0]!.shape.at(-1) === inDim;
   const fitsPairs = chains.every(({ rotary }) => !rotary || rotary.node.inputs[0]!.shape[2] === 1);
   const few = rows >= 1 && rows <= maxRows;
-  return few && isAlike && isWhole && fitsNorm && fitsPairs ? { rows, inDim, layout, layouts } : undefined;
+  return few && isWhole && fitsNorm && fitsPairs ? { rows, inDim, layout, layouts } : undefined;
 }
 
 class MatvecWriter {
@@ -93,7 +88,11 @@ class MatvecWriter {
     const { group, problem, context } = this;
     const writer = this.#writer;
     const threads = matvecThreads(context.features, this.#shape);
-    if (threads > context.features.maxThreads || this.#hasConflict()) return undefined;
+    if (
+      threads > context.features.maxThreads ||
+      readsInputTwice(context, group.norm ?? group.linear, group.linear)
+    )
+      return undefined;
     const { layout, rows, inDim } = problem;
     const input = this.#input();
     const largest = group.chains.find((chain) => chain.largest) ? this.#largestUses() : null;
@@ -118,15 +117,6 @@ class MatvecWriter {
     return largest ? [dispatch, this.#largestDispatch(largest)] : [dispatch];
   }
 
-  /** The input is read four numbers at a time, operands one by one: the same memory cannot be both. */
-  #hasConflict(): boolean {
-    const { norm, linear } = this.group;
-    const x = this.context.input(norm ?? linear, 0);
-    return linear.node.attrs.epilogues.some(({ operands }) =>
-      operands.some(({ input }) => this.context.overlaps(x, this.context.input(linear, input))),
-    );
-  }
-
   #input(): MatvecInput {
     const { norm, linear } = this.group;
     const bind = (index: number): ArrayRef =>
@@ -146,7 +136,14 @@ class MatvecWriter {
     const width = output.shape.at(-1)!;
     const chain = chains[index]!;
     const { products } = linear.node.attrs;
-    const operands = this.#operands(epilogue, output.shape, width);
+    const operands = readOperands(
+      this.#writer,
+      this.context,
+      linear,
+      epilogue,
+      output.shape,
+      this.problem.rows,
+    );
     if (!operands) return undefined;
     const pairs = chain.rotary && {
       layout: chain.rotary.node.attrs.layout,
@@ -154,7 +151,9 @@ class MatvecWriter {
     };
     const columns = columnsOf({ products: epilogue.products.map(() => null as never) }, this.#shape);
     if (pairs && (width % pairs.headDim !== 0 || columns % 2 !== 0)) return undefined;
-    const weights = epilogue.products.map((product) => this.#weights(products[product]!, product));
+    const weights = epilogue.products.map((product) =>
+      bindWeights(this.#writer, products[product]!, this.problem.layouts[product]!, 'u32x4'),
+    );
     const { k } = this.#writer;
     const held = chain.largest && largest ? this.#holdLargest(largest, width) : null;
     const store = held?.store ?? this.#destination(index, width);
@@ -171,39 +170,6 @@ class MatvecWriter {
         for (const [i, column] of places.entries()) store(row, column, turned[i]!);
       },
     };
-  }
-
-  #weights({ weight, transposed, columns }: LinearProduct, product: number): MatvecPart['products'][number] {
-    const form = transposed ? 'rows0' : 'rows1';
-    const use = (of: 'words' | 'scales'): BufferUse => ({ kind: 'weight', weight, form, part: 0, of });
-    const { scales } = this.problem.layouts[product]!;
-    return {
-      words: this.#writer.bind(`words${product}`, use('words'), 'u32x4'),
-      scales: scales && this.#writer.bind(`scales${product}`, use('scales'), 'f32'),
-      firstRow: columns?.begin ?? 0,
-    };
-  }
-
-  /** Reads of the epilogue's operands by row and column; undefined where their views run otherwise. */
-  #operands(
-    { operands }: Epilogue,
-    shape: readonly number[],
-    width: number,
-  ): ((row: Expr, column: Expr) => Expr)[] | undefined {
-    const { linear } = this.group;
-    const reads: ((row: Expr, column: Expr) => Expr)[] = [];
-    for (const { input, view } of operands) {
-      const flat = reshapeThrough(view, shape, [this.problem.rows, width]);
-      if (!flat || flat.offset < 0 || flat.strides.some((stride) => stride < 0)) return undefined;
-      const { use, dtype } = this.context.input(linear, input);
-      const array = this.#writer.bind(`operand${input}`, use, storedType(dtype));
-      const [rowStride, columnStride] = flat.strides as [number, number];
-      reads.push((row, column) => {
-        const place = row.mul(rowStride).add(column.mul(columnStride)).add(flat.offset);
-        return this.#writer.k.let('operand', loadElement(array, place, dtype));
-      });
-    }
-    return reads;
   }
 
   #rotate(

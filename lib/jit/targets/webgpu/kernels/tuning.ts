@@ -6,6 +6,7 @@ import type { Features } from '../../../kernels/kernel.js';
 import type { Packing } from '../../../kernels/unpack.js';
 import { perVector } from './dots.js';
 import { lanesOfGroup } from './lanes.js';
+import type { MatmulTile } from './matmul.js';
 import type { MatvecShape } from './matvec.js';
 
 export interface MatvecProblem {
@@ -41,4 +42,18 @@ export function matvecShape(
     splits *= 2;
   const unroll = Math.max(1, Math.min(Math.ceil(steps / splits), Math.ceil(wantedLoads / rowsPerGroup)));
   return { rows: Math.max(rows, rowsPerGroup), rowsPerGroup, splits, unroll };
+}
+
+/** A tile for a product of many rows that fits the adapter. */
+export function matmulTile(
+  features: Features,
+  { rows, width, products }: { readonly rows: number; readonly width: number; readonly products: number },
+): MatmulTile {
+  const isRoomy = features.maxSharedBytes >= 40_000;
+  const side = isRoomy && rows > 64 && products === 1 && width * rows >= 64 * 128 * 128 ? 128 : 64;
+  const tileRows = rows <= 32 ? 32 : side;
+  const columns = products > 1 || rows <= 32 ? 64 : side;
+  const threadRows = tileRows === 128 ? 8 : 4;
+  const threadColumns = columns === 128 ? 8 : 4;
+  return { rows: tileRows, columns, depth: isRoomy ? 32 : 16, threadRows, threadColumns };
 }
