@@ -4,13 +4,14 @@
 import type { Target } from './target.js';
 import { createReferenceTarget } from './targets/reference/run.js';
 
-export type TargetName = 'reference' | 'wasm';
-export const targetNames: readonly TargetName[] = ['reference', 'wasm'];
+export type TargetName = 'reference' | 'wasm' | 'webgpu';
+export const targetNames: readonly TargetName[] = ['reference', 'wasm', 'webgpu'];
 
 const makers: Readonly<Record<TargetName, () => Promise<Target>>> = {
   reference: async () => createReferenceTarget(),
   // Loaded when asked for: who only reads graphs need not start it.
   wasm: async () => (await import('./targets/wasm/run.js')).createWasmTarget(),
+  webgpu: async () => (await import('./targets/webgpu/run.js')).createWebgpuTarget(),
 };
 
 const opened = new Map<TargetName, Promise<Target>>();

@@ -173,6 +173,13 @@ export class KernelBuilder extends Statements {
     this.list.push({ kind: 'barrier', memory });
   }
 
+  /** Thread 0's value in all threads, so that a loop with barriers may depend on it. All threads have to arrive. */
+  uniform(name: string, value: Expr): Expr {
+    const held = this.shared(`${name}Shared`, value.type, 1);
+    this.if(this.localIndex.eq(0), () => this.store(held, 0, value));
+    return this.let(name, new Expr(value.type, { kind: 'uniformLoad', array: held.name }));
+  }
+
   kernel(name: string, subgroupSize?: number): Kernel {
     return {
       name,

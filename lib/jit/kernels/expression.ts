@@ -59,7 +59,9 @@ export type ExprNode =
   | { readonly kind: 'convert'; readonly args: readonly [Expr] }
   /** The same 32 bits under another type. */
   | { readonly kind: 'bits'; readonly args: readonly [Expr] }
-  | { readonly kind: 'load'; readonly array: string; readonly args: readonly [index: Expr] };
+  | { readonly kind: 'load'; readonly array: string; readonly args: readonly [index: Expr] }
+  /** Element 0 of a shared array, after all threads have arrived: one value for the workgroup, and known to be. */
+  | { readonly kind: 'uniformLoad'; readonly array: string };
 
 export type Operand = Expr | number;
 

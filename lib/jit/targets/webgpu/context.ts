@@ -16,6 +16,8 @@ export interface Operand {
   readonly use: BufferUse;
   readonly dtype: ElementType;
   readonly shape: readonly number[];
+  /** Elements of the memory before the value's own; default none. */
+  readonly base?: number;
 }
 
 export interface ContextOptions {
@@ -32,6 +34,9 @@ export class LowerContext {
   /** Number of the step that is being lowered, as RunReport.stepMs counts. */
   step = 0;
   #scratchNext = 0;
+  /** Constants after the plan's own. */
+  readonly tables: Float32Array[] = [];
+  readonly #tables = new Map<readonly number[], number>();
   readonly #written: ReadonlySet<number>;
 
   constructor(
@@ -76,6 +81,14 @@ export class LowerContext {
     this.#scratchNext += Math.ceil(Math.max(1, bytes) / bindingAlignment) * bindingAlignment;
     this.scratchBytes = Math.max(this.scratchBytes, this.#scratchNext);
     return { kind: 'scratch', offset, bytes };
+  }
+
+  /** Numbers that kernels read, beside the plan's constants; the same list is uploaded once. */
+  table(values: readonly number[]): BufferUse {
+    const found = this.#tables.get(values) ?? this.tables.push(Float32Array.from(values)) - 1;
+    this.#tables.set(values, found);
+    const index = this.plan.constants.length + found;
+    return { kind: 'place', place: { space: 'constant', index }, bytes: elementBytes * values.length };
   }
 
   /** The next step may use all scratch memory. */

@@ -80,8 +80,13 @@ export function formBytes(format: WeightFormat, form: WeightForm, bindingBytes: 
   return form === 'whole' ? 4 * sizeOf(format.shape) : matrixBytes(matrixLayout(format, form, bindingBytes));
 }
 
-/** The form that a Weight is bound in, by the axis of its output features. */
+/**
+ * The form that a Weight is bound in: by the axis of its output features, or by that of its scales, so that its stored
+ * integers are there to make other forms of.
+ */
 export function boundForm(format: WeightFormat, outputAxis: 0 | 1): WeightForm {
   if (format.shape.length !== 2) return 'whole';
-  return outputAxis === 0 ? 'rows0' : 'rows1';
+  const isScaled = format.kind !== 'float' && format.granularity.per !== 'tensor';
+  const axis = isScaled ? (format.granularity as { readonly axis: 0 | 1 }).axis : outputAxis;
+  return axis === 0 ? 'rows0' : 'rows1';
 }

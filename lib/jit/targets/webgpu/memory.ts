@@ -11,8 +11,8 @@ export type MemoryUse = 'weights' | 'buffers' | 'arena';
 
 /** A tensor's memory. `values`: what is known here to be in it, so that it can be read without waiting. */
 export interface GpuTensor extends TargetBuffer {
+  readonly memory: GpuMemory;
   readonly buffer: GPUBuffer;
-  readonly id: number;
   values: ArrayBuffer | undefined;
 }
 
@@ -29,7 +29,6 @@ export class GpuMemory {
   readonly #pending = new Set<Promise<void>>();
   readonly #staging: GPUBuffer[] = [];
   #shortage: string | undefined;
-  #lastId = 0;
 
   constructor(readonly gpu: Gpu) {}
 
@@ -91,7 +90,7 @@ export class GpuMemory {
 
   tensor(bytes: number): GpuTensor {
     const buffer = this.allocate(bytes, 'buffers', 'tensor');
-    return { bytes, buffer, id: ++this.#lastId, values: undefined };
+    return { bytes, memory: this, buffer, values: undefined };
   }
 
   /** Writes bytes at a buffer's begin; a tail that fills no word is filled up with zeros. */

@@ -4,6 +4,9 @@
 import type { Step } from '../../plan.js';
 import type { LowerContext } from './context.js';
 import type { Dispatch } from './dispatch.js';
+import { selectAttend } from './kernels/selectAttend.js';
+import { selectMatmul } from './kernels/selectMatmul.js';
+import { selectMatvec } from './kernels/selectMatvec.js';
 
 /** Dispatches that stand for some steps of a plan, from the one that was asked about on. */
 export interface Selection {
@@ -15,7 +18,7 @@ export interface Selection {
 export type Selector = (steps: readonly Step[], at: number, context: LowerContext) => Selection | undefined;
 
 /** Specialised kernels, the most particular first. */
-export const selectors: readonly Selector[] = [];
+export const selectors: readonly Selector[] = [selectMatvec, selectMatmul, selectAttend];
 
 /** The first selection that fits. */
 export function selectKernels(

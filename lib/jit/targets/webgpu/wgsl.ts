@@ -205,6 +205,8 @@ class Printer {
         return `${typeName(type)}(${this.#list(node.args)})`;
       case 'bits':
         return `bitcast<${typeName(type)}>(${this.#expr(node.args[0])})`;
+      case 'uniformLoad':
+        return `workgroupUniformLoad(&${node.array}[0])`;
       case 'load': {
         const place = this.#element(node.array, node.args[0]);
         return this.#atomics.has(node.array) ? `atomicLoad(&${place})` : place;

@@ -25,13 +25,22 @@ export class DispatchWriter {
 
   /** Binds memory, seen as an array of `element`. Whether it may be written follows from where it lies. */
   bind(name: string, use: BufferUse, element: Type): ArrayRef {
+    return this.#bind(name, use, element, this.isWritten(use));
+  }
+
+  /** Binds a loop's control memory to write it. */
+  bindWritten(name: string, use: BufferUse, element: Type): ArrayRef {
+    return this.#bind(name, use, element, true);
+  }
+
+  #bind(name: string, use: BufferUse, element: Type, isWritten: boolean): ArrayRef {
     const key = useKey(use);
     const known = this.#arrays.get(key);
     if (known) {
       if (known.element === element) return known;
       throw new TypeError(`${this.name}: ${name} is bound as ${known.element} and as ${element}`);
     }
-    const array = this.k.buffer(name, element, this.isWritten(use) ? 'readWrite' : 'read');
+    const array = this.k.buffer(name, element, isWritten ? 'readWrite' : 'read');
     this.#uses.push(use);
     this.#arrays.set(key, array);
     return array;

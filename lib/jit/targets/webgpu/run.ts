@@ -1,0 +1,139 @@
+// lib/jit/targets/webgpu/run.ts: the target `webgpu`: plans as WGSL kernels on a GPU, through Dawn in Node and
+// navigator.gpu in a browser.
+
+import type { Weight } from '../../../tensor.js';
+import { bytesText } from '../../debug.js';
+import { type ElementType, type ElementValues, formatOf } from '../../graph.js';
+import type { Plan } from '../../plan.js';
+import type { BoundWeight, Executable, Target, TargetBuffer, WeightUse } from '../../target.js';
+import { type Gpu, type GpuOptions, openGpu } from './device.js';
+import { bindingAlignment } from './dispatch.js';
+import { boundForm, formBytes } from './layout.js';
+import { kernelsOf, lowerPlan } from './lower.js';
+import { GpuMemory, type GpuTensor, valuesOf } from './memory.js';
+import { Pipelines } from './pipelines.js';
+import { defaultTuning, GpuProgram, type Host, type LoopTuning } from './program.js';
+import { type GpuWeight, WeightStore } from './weights.js';
+
+export interface WebgpuOptions extends GpuOptions {
+  readonly tuning?: LoopTuning;
+  /** The most that a kernel is given of one buffer; default what the adapter allows. Less is for tests. */
+  readonly bindingBytes?: number;
+}
+
+class WebgpuTarget implements Target {
+  readonly name = 'webgpu';
+  readonly groups = true;
+  readonly planOptions = { alignmentBytes: bindingAlignment };
+  readonly #host: Host;
+
+  constructor(gpu: Gpu, options: WebgpuOptions) {
+    this.#host = hostOf(gpu, options);
+  }
+
+  get #memory(): GpuMemory {
+    return this.#host.memory;
+  }
+
+  get #bindingBytes(): number {
+    return this.#host.weights.bindingBytes;
+  }
+
+  async compile(plan: Plan): Promise<Executable> {
+    const host = this.#host;
+    const { features } = host.gpu;
+    const lowering = lowerPlan(plan, { features, bindingBytes: this.#bindingBytes });
+    await host.pipelines.compile(kernelsOf(lowering.items));
+    const program = new GpuProgram(host, plan, lowering);
+    await this.#memory.settled();
+    return program;
+  }
+
+  checkFit(weights: readonly { readonly weight: Weight; readonly use: WeightUse }[]): void {
+    const { limits } = this.#host.gpu.device;
+    for (const { weight, use } of weights) {
+      const format = formatOf(weight);
+      const form = boundForm(format, use.outputAxis);
+      const bytes = formBytes(format, form, this.#bindingBytes);
+      if (form === 'whole' && bytes > limits.maxStorageBufferBindingSize)
+        throw new RangeError(
+          `${use.path}: takes ${bytesText(bytes)} as float32, but a kernel on ${this.#host.gpu.name} can be given ` +
+            `${bytesText(limits.maxStorageBufferBindingSize)} of a buffer; only matrices are split`,
+        );
+    }
+  }
+
+  bind(weight: Weight, use: WeightUse): BoundWeight {
+    this.checkFit([{ weight, use }]);
+    return this.#host.weights.bind(weight, use);
+  }
+
+  unbind(weight: BoundWeight): void {
+    const bound = weight as GpuWeight;
+    if (bound.store === this.#host.weights) this.#host.weights.unbind(bound); // else it went with its device
+  }
+
+  allocate(bytes: number): TargetBuffer {
+    return this.#memory.tensor(bytes);
+  }
+
+  release(buffer: TargetBuffer): void {
+    const tensor = buffer as GpuTensor;
+    tensor.values = undefined;
+    tensor.memory.release(tensor.buffer, 'buffers');
+  }
+
+  write(buffer: TargetBuffer, values: ElementValues): void {
+    const tensor = buffer as GpuTensor;
+    const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    this.#memory.write(tensor.buffer, bytes);
+    tensor.values = undefined;
+  }
+
+  read(buffer: TargetBuffer, dtype: ElementType): ElementValues {
+    const { values, bytes } = buffer as GpuTensor;
+    if (!values)
+      throw new Error(
+        `target webgpu: a tensor of ${bytesText(bytes)} lies on the GPU and cannot be read at once: use await data()`,
+      );
+    return valuesOf(values.slice(0), dtype);
+  }
+
+  async readLater(buffer: TargetBuffer, dtype: ElementType): Promise<ElementValues> {
+    const tensor = buffer as GpuTensor;
+    return valuesOf(tensor.values?.slice(0) ?? (await this.#memory.read(tensor.buffer, tensor.bytes)), dtype);
+  }
+
+  async settled(): Promise<void> {
+    await this.#host.gpu.device.queue.onSubmittedWorkDone();
+    await this.#memory.settled();
+  }
+
+  memory(): { weightBytes: number; bufferBytes: number; arenaBytes: number } {
+    const { weights, buffers, arena } = this.#memory.used;
+    return { weightBytes: weights, bufferBytes: buffers, arenaBytes: arena };
+  }
+
+  /** Closes the device, with all that is on it. The next use of the target by name opens it anew. */
+  async dispose(): Promise<void> {
+    this.#memory.close();
+  }
+}
+
+function hostOf(gpu: Gpu, { tuning = defaultTuning, bindingBytes }: WebgpuOptions): Host {
+  const memory = new GpuMemory(gpu);
+  const pipelines = new Pipelines(gpu);
+  const most = Math.min(
+    gpu.device.limits.maxStorageBufferBindingSize,
+    bindingBytes ?? Number.POSITIVE_INFINITY,
+  );
+  return { gpu, memory, pipelines, weights: new WeightStore(memory, pipelines, most), tuning };
+}
+
+/**
+ * Opens a GPU as a target.
+ * @throws Error if there is none, or only an emulated one that was not asked for (says what to do)
+ */
+export async function createWebgpuTarget(options: WebgpuOptions = {}): Promise<Target> {
+  return new WebgpuTarget(await openGpu(options), options);
+}
