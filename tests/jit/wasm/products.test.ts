@@ -3,8 +3,9 @@ import { expect, test } from 'vitest';
 import { formatOf } from '../../../lib/jit/graph.js';
 import { preparationOf, prepareFunction } from '../../../lib/jit/targets/wasm/activations.js';
 import { ModuleBuilder } from '../../../lib/jit/targets/wasm/encoder.js';
+import { bestMultiplyAdd, plainMultiplyAdd } from '../../../lib/jit/targets/wasm/multiplyAdd.js';
 import { layoutOf, PANEL, pack } from '../../../lib/jit/targets/wasm/pack.js';
-import { productFunction } from '../../../lib/jit/targets/wasm/products.js';
+import { productFunction, WIDE } from '../../../lib/jit/targets/wasm/products.js';
 import { float32Values, floatWeight, type Weight } from '../../../lib/tensor.js';
 import { makeWeight, weightKinds } from './anyWeight.js';
 
@@ -15,12 +16,19 @@ const WEIGHTS = 4 << 16;
 const MEMORY = 64 << 16;
 
 /** x [rows, in] times the packed Weight, by the code under test. */
-function multiply(weight: Weight, transposed: boolean, x: Float32Array, rows: number): Float32Array {
+function multiply(
+  weight: Weight,
+  transposed: boolean,
+  x: Float32Array,
+  rows: number,
+  { panels = 1, multiplyAdd = bestMultiplyAdd() } = {},
+): Float32Array {
   const layout = layoutOf(formatOf(weight), transposed);
   const preparation = preparationOf(layout);
   const inputs = preparation?.inputs ?? { rowBytes: layout.inDim * 4, scalesAt: 0, sumsAt: 0 };
   const module = new ModuleBuilder({ minBytes: MEMORY, maxBytes: MEMORY, shared: true });
-  module.add(productFunction('product', layout, rows, inputs), true);
+  const size = { rows, panels, sumsBytes: rows * PANEL * 4 };
+  module.add(productFunction('product', layout, size, inputs, multiplyAdd), true);
   if (preparation) module.add(prepareFunction('prepare', preparation), true);
   const memory = new WebAssembly.Memory({ initial: MEMORY / 65536, maximum: MEMORY / 65536, shared: true });
   const instance = new WebAssembly.Instance(new WebAssembly.Module(module.encode()), { env: { memory } });
@@ -31,8 +39,9 @@ function multiply(weight: Weight, transposed: boolean, x: Float32Array, rows: nu
     exported.prepare(INPUTS + row * layout.inDim * 4, PREPARED + row * inputs.rowBytes);
   const out = new Float32Array(rows * layout.outDim);
   for (let panel = 0; panel < layout.panels; panel++) {
-    exported.product(WEIGHTS + panel * layout.panelBytes, preparation ? PREPARED : INPUTS, SUMS);
-    const sums = new Float32Array(memory.buffer, SUMS, rows * PANEL);
+    if (panel % panels === 0)
+      exported.product(WEIGHTS + panel * layout.panelBytes, preparation ? PREPARED : INPUTS, SUMS);
+    const sums = new Float32Array(memory.buffer, SUMS + (panel % panels) * size.sumsBytes, rows * PANEL);
     for (let row = 0; row < rows; row++) {
       for (let lane = 0; lane < PANEL && panel * PANEL + lane < layout.outDim; lane++)
         out[row * layout.outDim + panel * PANEL + lane] = sums[row * PANEL + lane]!;
@@ -97,6 +106,19 @@ test.each(weightKinds)('%s: any shape, either orientation, one to four rows', (k
     ),
     { numRuns: 40 },
   );
+});
+
+test.each([
+  ['fused', bestMultiplyAdd()],
+  ['plain', plainMultiplyAdd],
+])('three panels at once give the bits of one at a time: %s', (_, multiplyAdd) => {
+  const [inDim, outDim] = [70, 2 * WIDE.panels * PANEL];
+  const random = (seed: number) => (_: unknown, i: number) => Math.sin(seed + i * 1.7);
+  const weight = floatWeight(Float32Array.from({ length: inDim * outDim }, random(1)), [inDim, outDim]);
+  const x = Float32Array.from({ length: WIDE.rows * inDim }, random(2));
+  const wide = multiply(weight, false, x, WIDE.rows, { panels: WIDE.panels, multiplyAdd });
+  expect(wide).toEqual(multiply(weight, false, x, WIDE.rows, { multiplyAdd }));
+  expect(new Set(wide).size).toBeGreaterThan(WIDE.rows * (outDim - 4));
 });
 
 test('integers scaled along their inputs are kept as float32', () => {

@@ -7,6 +7,7 @@ import { GLOBALS, KernelContext, type TableEntry } from './context.js';
 import { DriverBuilder } from './driver.js';
 import { ModuleBuilder } from './encoder.js';
 import { MEMORY_LIMIT_BYTES } from './heap.js';
+import { type MultiplyAdd, plainMultiplyAdd } from './multiplyAdd.js';
 import { totalWork } from './work.js';
 
 /** A compiled plan. */
@@ -25,11 +26,11 @@ export interface CompiledProgram {
   readonly work: number;
 }
 
-export function compilePlan(plan: Plan): CompiledProgram {
+export function compilePlan(plan: Plan, multiplyAdd: MultiplyAdd = plainMultiplyAdd): CompiledProgram {
   const module = new ModuleBuilder({ minBytes: 0, maxBytes: MEMORY_LIMIT_BYTES, shared: true });
   const clock = module.importFunction('clock', [], ['f64']);
   for (const _ of GLOBALS) module.addGlobal(0);
-  const context = new KernelContext(module, plan.constants);
+  const context = new KernelContext(module, plan.constants, multiplyAdd);
   const driver = new DriverBuilder(context, plan, clock);
   driver.add('run', false);
   driver.add('profile', true);

@@ -16,6 +16,7 @@ import type { ModuleBuilder } from './encoder.js';
 import { fastMath, type MathCall } from './math.js';
 import { preciseMath } from './math64.js';
 import { loads } from './memory.js';
+import type { MultiplyAdd } from './multiplyAdd.js';
 import { type Expr, makeNode, type Node } from './nodes.js';
 import { i32 } from './scalars.js';
 
@@ -62,6 +63,7 @@ export class KernelContext {
   constructor(
     readonly module: ModuleBuilder,
     private readonly planned: readonly ElementValues[],
+    readonly multiplyAdd: MultiplyAdd,
   ) {}
 
   readonly addresses = {

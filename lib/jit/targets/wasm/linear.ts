@@ -1,5 +1,6 @@
 // lib/jit/targets/wasm/linear.ts: Linear: inputs times Weights. One unit of work is one panel of 16 output features of one
-// output, for all rows: a Weight is read from memory once, whatever the batch.
+// output, for all rows: a Weight is read from memory once, whatever the batch. How many panels go together changes speed
+// alone: a sum is always added up input by input.
 
 import { sizeOf } from '../../../tensor.js';
 import type { LinearProduct, StructuredNode } from '../../graph.js';
@@ -9,11 +10,14 @@ import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import type { Expr } from './nodes.js';
 import { decodedLayout, layoutOf, PANEL, type PackedLayout } from './pack.js';
-import { type Factor, multiplyPanel, runEpilogue, STRIP_BYTES } from './panels.js';
+import { type Factor, multiplyPanels, runEpilogue, STRIP_BYTES } from './panels.js';
+import { WIDE } from './products.js';
 import { i32, select } from './scalars.js';
 
 /** From so many rows on, a panel is unpacked once instead of once for every four rows. */
 const DECODED_FROM_ROWS = 4;
+/** From so many rows on, float32 panels are multiplied three at a time. */
+const WIDE_FROM_ROWS = 6;
 
 export function emitLinear(context: KernelContext, step: KernelStep, weights: Plan['weights']): Kernel {
   const node = step.node as StructuredNode<'Linear'>;
@@ -41,24 +45,50 @@ export function emitLinear(context: KernelContext, step: KernelStep, weights: Pl
       columns: columnsOf(product, layouts[i]!),
     };
   });
+  const sumsBytes = node.attrs.products.length * rows * STRIP_BYTES;
   let firstUnit = 0;
   node.attrs.epilogues.forEach((epilogue, i) => {
     const own = epilogue.products.map((product) => factors[product]!);
-    const panels = Math.ceil(own[0]!.columns / PANEL);
+    const units = Math.ceil(own[0]!.columns / PANEL);
     const panel = f.local('i32', 'panel');
-    const [from, to] = [clampUnit(begin, firstUnit, panels), clampUnit(end, firstUnit, panels)];
     const output = { node, step, index: i, columns: own[0]!.columns };
-    f.loop(panel, from, to, 1, () => {
+    const multiply = (panels: number) => {
       own.forEach((factor, at) => {
         const stream = f.let('stream', i32.add(factor.weights, i32.mul(panel, factor.layout.panelBytes)));
         const sums = f.let('sums', i32.add(base, scratch.sumsAt + at * rows * STRIP_BYTES));
-        multiplyPanel(context, f, factor, stream, sums, rows);
+        multiplyPanels(context, f, factor, { stream, panels, sums, sumsBytes }, rows);
       });
-      runEpilogue(context, f, epilogue, output, panel, i32.add(base, scratch.sumsAt), rows);
-    });
-    firstUnit += panels;
+      const finish = (each: Local, sums: Expr) => runEpilogue(context, f, epilogue, output, each, sums, rows);
+      const sums = i32.add(base, scratch.sumsAt);
+      if (panels === 1) return finish(panel, sums);
+      const at = f.local('i32', 'at');
+      f.loop(at, 0, panels, 1, () =>
+        finish(f.let('each', i32.add(panel, at)), i32.add(sums, i32.mul(at, sumsBytes))),
+      );
+    };
+    const [from, to] = [clampUnit(begin, firstUnit, units), clampUnit(end, firstUnit, units)];
+    inRuns(f, panel, { from, to, width: scratch.width }, multiply);
+    firstUnit += units;
   });
   return context.finish(f, rows === 0 ? 0 : firstUnit);
+}
+
+/** body(width) for as many panels at once as there are, then body(1) for each that is left. */
+function inRuns(
+  f: FunctionBuilder,
+  panel: Local,
+  { from, to, width }: { readonly from: Expr; readonly to: Expr; readonly width: number },
+  body: (panels: number) => void,
+): void {
+  if (width === 1) {
+    f.loop(panel, from, to, 1, () => body(1));
+    return;
+  }
+  const [first, last] = [f.let('first', from), f.let('last', to)];
+  const runs = i32.div_u(i32.sub(last, first), width);
+  const whole = f.let('whole', i32.add(first, i32.mul(runs, width)));
+  f.loop(panel, first, whole, width, () => body(width));
+  f.loop(panel, whole, last, 1, () => body(1));
 }
 
 const columnsOf = ({ columns }: LinearProduct, { outDim }: PackedLayout) =>
@@ -93,7 +123,13 @@ function keyOf(layout: PackedLayout): string | undefined {
   return `prepare_${kind}_${inDim}_${groupSize}_${paddedGroup}_${block}`;
 }
 
+/** Panels at once: more than one for many rows of float32. */
+function widthOf(layouts: readonly PackedLayout[], rows: number): number {
+  return rows >= WIDE_FROM_ROWS && layouts.every(({ kind }) => kind === 'f32') ? WIDE.panels : 1;
+}
+
 function planScratch(layouts: readonly PackedLayout[], rows: number) {
+  const width = widthOf(layouts, rows);
   const prepared: Prepared[] = [];
   let bytes = 0;
   for (const layout of layouts) {
@@ -104,10 +140,10 @@ function planScratch(layouts: readonly PackedLayout[], rows: number) {
     bytes += Math.ceil((rows * preparation.inputs.rowBytes) / 64) * 64;
   }
   const sumsAt = bytes;
-  bytes += layouts.length * rows * STRIP_BYTES;
+  bytes += width * layouts.length * rows * STRIP_BYTES;
   const decodedAt = bytes;
-  if (rows >= DECODED_FROM_ROWS) bytes += Math.max(...layouts.map(({ panelBytes }) => panelBytes));
-  return { prepared, sumsAt, decodedAt, bytes };
+  if (rows >= DECODED_FROM_ROWS) bytes += width * Math.max(...layouts.map(({ panelBytes }) => panelBytes));
+  return { prepared, width, sumsAt, decodedAt, bytes };
 }
 
 function prepareInputs(

@@ -11,7 +11,7 @@ import { addStrides, unravel } from './elementwise.js';
 import { loads, stores } from './memory.js';
 import type { Expr, Operand } from './nodes.js';
 import { layoutOf, PANEL } from './pack.js';
-import { multiplyPanel, runEpilogue, STRIP_BYTES } from './panels.js';
+import { multiplyPanels, runEpilogue, STRIP_BYTES } from './panels.js';
 import { i32 } from './scalars.js';
 import { v128 } from './vectors.js';
 
@@ -55,12 +55,11 @@ export function emitBatchMatMul(context: KernelContext, step: KernelStep): Kerne
     const inputs = transposeA ? f.let('turned', i32.add(scratch, turnedAt)) : left;
     const sums = f.let('sums', i32.add(scratch, panelAt));
     const inputLayout = { rowBytes: k * 4, scalesAt: 0, sumsAt: 0 };
-    multiplyPanel(
+    multiplyPanels(
       context,
       f,
       { layout, multiplied: layout, decoded: scratch, weights: scratch, inputs, inputLayout, columns: n },
-      scratch,
-      sums,
+      { stream: scratch, panels: 1, sums, sumsBytes: 0 },
       m,
     );
     const firstRow = f.let('firstRow', i32.mul(index, m));

@@ -10,7 +10,7 @@ import { decodeFunction } from './decode.js';
 import { addStrides, mergeAxes, unravel } from './elementwise.js';
 import type { Expr, Operand } from './nodes.js';
 import { PANEL, type PackedLayout } from './pack.js';
-import { type InputLayout, productFunction, ROWS } from './products.js';
+import { type InputLayout, type ProductSize, productFunction, ROWS, WIDE } from './products.js';
 import { i32, select } from './scalars.js';
 import { emitStrip } from './strips.js';
 
@@ -29,35 +29,48 @@ export interface Factor {
   readonly columns: number;
 }
 
-/** sums [rows][16] = inputs times one panel, a few rows at a time. */
-export function multiplyPanel(
+/** Panels that are multiplied together. */
+export interface PanelRun {
+  /** Address of the first, as it is stored. */
+  readonly stream: Local;
+  /** 1 or WIDE.panels. */
+  readonly panels: number;
+  /** sums [panel][rows][16]. */
+  readonly sums: Local;
+  readonly sumsBytes: number; // from one panel's sums to the next one's
+}
+
+/** sums = inputs times panels, a few rows at a time. */
+export function multiplyPanels(
   context: KernelContext,
   f: FunctionBuilder,
   factor: Factor,
-  stream: Local,
-  sums: Local,
+  { stream, panels, sums, sumsBytes }: PanelRun,
   rows: number,
 ): void {
-  const { inputs, multiplied, decoded, inputLayout } = factor;
-  const isDecoded = factor.layout !== multiplied;
-  if (isDecoded) f.call(decoderOf(context, factor.layout), stream, decoded);
-  const whole = Math.floor(rows / ROWS);
-  const rowsAt = (first: Operand, bytes: number) =>
-    typeof first === 'number' ? first * bytes : i32.mul(first, bytes);
-  const call = (count: number, first: Operand) => {
-    const product = productOf(context, multiplied, count, inputLayout);
-    f.call(
-      product,
-      isDecoded ? decoded : stream,
-      i32.add(inputs, rowsAt(first, inputLayout.rowBytes)),
-      i32.add(sums, rowsAt(first, STRIP_BYTES)),
-    );
+  const { layout, inputs, multiplied, decoded, inputLayout } = factor;
+  const isDecoded = layout !== multiplied;
+  for (let panel = 0; isDecoded && panel < panels; panel++) {
+    const from = i32.add(stream, panel * layout.panelBytes);
+    f.call(decoderOf(context, layout), from, i32.add(decoded, panel * multiplied.panelBytes));
+  }
+  const at = (base: Expr, first: Operand, bytes: number) =>
+    i32.add(base, typeof first === 'number' ? first * bytes : i32.mul(first, bytes));
+  const skip = (base: Local, bytes: number) => (bytes === 0 ? base : i32.add(base, bytes));
+  const call = (size: ProductSize, first: Operand, panel = 0) => {
+    const weights = skip(isDecoded ? decoded : stream, panel * multiplied.panelBytes);
+    const to = at(skip(sums, panel * sumsBytes), first, STRIP_BYTES);
+    const from = at(inputs, first, inputLayout.rowBytes);
+    f.call(productOf(context, multiplied, size, inputLayout), weights, from, to);
   };
+  const most = panels > 1 ? WIDE.rows : ROWS;
+  const whole = Math.floor(rows / most) * most;
   if (whole > 0) {
     const row = f.local('i32', 'row');
-    f.loop(row, 0, whole * ROWS, ROWS, () => call(ROWS, row));
+    f.loop(row, 0, whole, most, () => call({ rows: most, panels, sumsBytes }, row));
   }
-  if (rows % ROWS > 0) call(rows % ROWS, whole * ROWS);
+  for (let panel = 0; rows > whole && panel < panels; panel++)
+    call({ rows: rows - whole, panels: 1, sumsBytes }, whole, panel);
 }
 
 function decoderOf(context: KernelContext, layout: PackedLayout): FunctionReference {
@@ -69,12 +82,13 @@ function decoderOf(context: KernelContext, layout: PackedLayout): FunctionRefere
 function productOf(
   context: KernelContext,
   layout: PackedLayout,
-  rows: number,
+  size: ProductSize,
   inputs: InputLayout,
 ): FunctionReference {
   const { kind, inDim, groupSize, paddedGroup, block } = layout;
-  const key = `product_${kind}_${inDim}_${groupSize}_${paddedGroup}_${block}_rows${rows}_${inputs.rowBytes}`;
-  return context.shared(key, (name) => productFunction(name, layout, rows, inputs));
+  const wide = size.panels > 1 ? `_panels${size.panels}_${size.sumsBytes}` : '';
+  const key = `product_${kind}_${inDim}_${groupSize}_${paddedGroup}_${block}_rows${size.rows}_${inputs.rowBytes}${wide}`;
+  return context.shared(key, (name) => productFunction(name, layout, size, inputs, context.multiplyAdd));
 }
 
 export interface OutputOf {

@@ -8,6 +8,7 @@ import type { BoundWeight, Executable, Target, TargetBuffer, WeightUse } from '.
 import { compilePlan } from './compile.js';
 import { WasmProgram } from './executable.js';
 import { Machine, readValues, type WasmBuffer, type WasmOptions } from './machine.js';
+import { bestMultiplyAdd } from './multiplyAdd.js';
 import { checkFit } from './size.js';
 import { bindWeight, unbindWeight, type WasmWeight } from './weights.js';
 
@@ -25,7 +26,7 @@ class WasmTarget implements Target {
   }
 
   async compile(plan: Plan): Promise<Executable> {
-    const program = compilePlan(plan);
+    const program = compilePlan(plan, bestMultiplyAdd());
     const machine = this.#machine;
     const module = await WebAssembly.compile(program.bytes);
     const executable = new WasmProgram(machine, plan, program, module, (bytes) => {

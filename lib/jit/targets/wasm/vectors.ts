@@ -100,6 +100,8 @@ export const f32x4 = {
     convert_i32x4_s: 250,
   }),
   ...unary('f32x4', { demote_f64x2_zero: 94 }),
+  /** a * b + c, rounded once where the processor can: part of relaxed SIMD, see multiplyAdd.ts. */
+  ...ternary('f32x4', { relaxed_madd: 261 }),
   splat: splat('f32x4', 19, 'f32'),
   extractLane: lane('f32x4.extract_lane', 31, 'f32'),
 };
