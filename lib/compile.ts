@@ -3,7 +3,7 @@
 import { type DecodeProgram, decodeInRounds, decodeLoop } from './compile/decode.js';
 import { beginPrompt, emptyCache, inBuckets, roundedSpec } from './compile/prompt.js';
 import type { GenerativeModel } from './generate.js';
-import { bind, jit, type TargetName, unbind } from './jit/jit.js';
+import { bind, jit, type Mode, type TargetName, unbind } from './jit/jit.js';
 import type { Model } from './model.js';
 import { cacheSpecOf } from './models/layers.js';
 
@@ -31,6 +31,8 @@ export interface CompiledModel extends GenerativeModel {
 
 export interface CompileOptions {
   readonly target: TargetName;
+  /** `fast` lets the target round what integer Weights are multiplied with; default `exact`. */
+  readonly mode?: Mode | undefined;
   /** Moves the Weights into the target, each freed here at once: the loaded model cannot be used any more. */
   readonly moveWeights?: boolean;
 }
@@ -41,13 +43,13 @@ export interface CompileOptions {
  */
 export async function compileModel(
   model: Model,
-  { target, moveWeights = false }: CompileOptions,
+  { target, mode, moveWeights = false }: CompileOptions,
 ): Promise<CompiledModel> {
   if (moveWeights) await bind(model.params, target);
   const forward = model.forwardFunction;
-  const begin = jit(beginPrompt(forward), { target, name: 'prompt' });
-  const goOn = jit(forward, { target, donate: [2], name: 'prompt, continued' });
-  const decode = jit(decodeLoop(forward), { target, donate: [1], name: 'decode' });
+  const begin = jit(beginPrompt(forward), { target, mode, name: 'prompt' });
+  const goOn = jit(forward, { target, mode, donate: [2], name: 'prompt, continued' });
+  const decode = jit(decodeLoop(forward), { target, mode, donate: [1], name: 'decode' });
   let written = 0;
   return {
     params: model.params,

@@ -13,13 +13,14 @@ import { debug, debugLevel } from './debug.js';
 import type { ExplainOptions, Explanation, TraceFile } from './explain.js';
 import { explainProgram, traceFile } from './explain.js';
 import { graphText, Program } from './program.js';
-import type { RunOptions } from './target.js';
+import type { Mode, RunOptions } from './target.js';
 import type { TargetName } from './targets.js';
 import { openTarget, runningTarget } from './targets.js';
 import type { Flat } from './trees.js';
 import { flatten } from './trees.js';
 
 export { type ScanOptions, type ScanResult, type ScanStep, scan } from './scan.js';
+export { type Mode, modes } from './target.js';
 export { closeTarget, type TargetName, targetMemory, targetNames } from './targets.js';
 export { bind, unbind } from './weights.js';
 
@@ -35,6 +36,8 @@ export interface JitOptions {
   readonly check?: boolean;
   /** Default true; false leaves out all passes but those a target needs, to see what fusing buys. */
   readonly fuse?: boolean;
+  /** `fast` lets a target round what integer Weights are multiplied with; default `exact`. */
+  readonly mode?: Mode | undefined;
   /** For messages; default the function's own name. */
   readonly name?: string;
 }
@@ -203,10 +206,10 @@ class Compiled {
     if (known) return known;
     this.#sayWhy(flat.lines);
     this.#lastLines = flat.lines;
-    const { check = false, fuse = true } = this.#options;
+    const { check = false, fuse = true, mode } = this.#options;
     const donated = flat.tensors.map(({ path }) => this.#isDonated(path));
     const compiling = openTarget(this.#target).then((target) =>
-      Program.compile(this.#fn, args, donated, target, { check, fuse }),
+      Program.compile(this.#fn, args, donated, target, { check, fuse, mode }),
     );
     this.#programs.set(key, compiling);
     try {

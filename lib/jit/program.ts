@@ -11,7 +11,7 @@ import { groupKernels } from './passes/groupKernels.js';
 import type { Plan, Step } from './plan.js';
 import { planMemory } from './plan.js';
 import { print } from './print.js';
-import type { BoundWeight, Executable, RunOptions, RunReport, Target, TargetBuffer } from './target.js';
+import type { BoundWeight, Executable, Mode, RunOptions, RunReport, Target, TargetBuffer } from './target.js';
 import type { Traced } from './trace.js';
 import { traceFunction } from './trace.js';
 import type { Flat } from './trees.js';
@@ -20,6 +20,7 @@ import { boundWeight, checkAllFit, weightUses } from './weights.js';
 export interface CompileOptions {
   readonly fuse: boolean;
   readonly check: boolean;
+  readonly mode?: Mode | undefined;
 }
 
 /** The text of the graph that a function becomes, after all passes or after one of them. */
@@ -81,7 +82,7 @@ export class Program {
     args: readonly unknown[],
     donated: readonly boolean[],
     target: Target,
-    { fuse, check }: CompileOptions,
+    { fuse, check, mode }: CompileOptions,
   ): Promise<Program> {
     const started = performance.now();
     const traced = traceFunction(fn, args);
@@ -90,7 +91,7 @@ export class Program {
     const { graph, groups } =
       fuse && target.groups ? groupKernels(optimized) : { graph: optimized, groups: undefined };
     const plan = planMemory(graph, donated, groups, target.planOptions);
-    const executable = await target.compile(plan);
+    const executable = await target.compile(plan, { mode });
     const compileMs = performance.now() - started;
     debug(1, () => {
       const planned = `${bytesText(plan.arenaBytes)} of arena, ${bytesText(executable.codeBytes)} of code`;

@@ -51,6 +51,17 @@ export interface RunReport {
   readonly stepMs?: Float64Array;
 }
 
+/**
+ * How exactly a target computes. `exact`: as float32 does, but for the order of sums. `fast`: where Weights are integers
+ * it may also round what they are multiplied with to signed bytes, 16 to a scale.
+ */
+export type Mode = 'exact' | 'fast';
+export const modes: readonly Mode[] = ['exact', 'fast'];
+
+export interface TargetCompileOptions {
+  readonly mode?: Mode | undefined;
+}
+
 export interface Executable {
   /** Bytes of generated code, 0 where none is. */
   readonly codeBytes: number;
@@ -82,7 +93,7 @@ export interface Target {
    * Generates code for a plan.
    * @throws RangeError if arena and constants do not fit into the target's memory (says how much would)
    */
-  compile(plan: Plan): Promise<Executable>;
+  compile(plan: Plan, options?: TargetCompileOptions): Promise<Executable>;
   /** Asked before many are bound. @throws RangeError if together they do not fit (bytes, limit, what would fit) */
   checkFit?(weights: readonly { readonly weight: Weight; readonly use: WeightUse }[]): void;
   /** @throws RangeError if it does not fit (gives bytes, limit, and what would fit instead) */

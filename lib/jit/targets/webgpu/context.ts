@@ -1,10 +1,12 @@
 // lib/jit/targets/webgpu/context.ts: what the code that writes dispatches knows of the plan and of the adapter.
 
 import { sizeOf } from '../../../tensor.js';
+import { Arena } from '../../arena.js';
 import type { ElementType, Value } from '../../graph.js';
 import type { Features } from '../../kernels/kernel.js';
 import type { CopyStep, KernelStep, Place, Plan, Step } from '../../plan.js';
 import { elementBytes } from '../../plan.js';
+import type { Mode } from '../../target.js';
 import type { BufferUse, Dispatch } from './dispatch.js';
 import { bindingAlignment } from './dispatch.js';
 import type { MatrixLayout, WeightForm } from './layout.js';
@@ -20,20 +22,26 @@ export interface Operand {
   readonly base?: number;
 }
 
+export type LastingUse = Extract<BufferUse, { kind: 'scratch' | 'lasting' }>;
+
 export interface ContextOptions {
   readonly features: Features;
   /** The most that a kernel can be given of one buffer. */
   readonly bindingBytes: number;
+  /** `fast`: products of integer Weights may round what they multiply to signed bytes. Default exact. */
+  readonly mode?: Mode | undefined;
 }
 
 export class LowerContext {
   readonly features: Features;
   readonly bindingBytes: number;
+  readonly mode: Mode;
   /** Bytes of scratch that the program needs. */
   scratchBytes = 0;
   /** Number of the step that is being lowered, as RunReport.stepMs counts. */
   step = 0;
   #scratchNext = 0;
+  readonly #lasting = new Arena(bindingAlignment);
   /** Constants after the plan's own. */
   readonly tables: Float32Array[] = [];
   readonly #tables = new Map<readonly number[], number>();
@@ -41,8 +49,9 @@ export class LowerContext {
 
   constructor(
     readonly plan: Plan,
-    { features, bindingBytes }: ContextOptions,
+    { features, bindingBytes, mode = 'exact' }: ContextOptions,
   ) {
+    this.mode = mode;
     this.features = { ...features, maxBuffers: features.maxBuffers - 1 }; // one is a loop's control memory
     this.bindingBytes = bindingBytes;
     this.#written = writtenInputs(plan.steps);
@@ -81,6 +90,19 @@ export class LowerContext {
     this.#scratchNext += Math.ceil(Math.max(1, bytes) / bindingAlignment) * bindingAlignment;
     this.scratchBytes = Math.max(this.scratchBytes, this.#scratchNext);
     return { kind: 'scratch', offset, bytes };
+  }
+
+  /** Memory from this step on, until `release`. */
+  lasting(bytes: number): LastingUse {
+    return { kind: 'lasting', offset: this.#lasting.allocate(bytes), bytes };
+  }
+
+  release({ offset, bytes }: LastingUse): void {
+    this.#lasting.release(offset, bytes);
+  }
+
+  get lastingBytes(): number {
+    return this.#lasting.bytes;
   }
 
   /** Numbers that kernels read, beside the plan's constants; the same list is uploaded once. */

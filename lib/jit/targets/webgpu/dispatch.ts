@@ -19,8 +19,8 @@ export type BufferUse =
       readonly part: number;
       readonly of: 'words' | 'scales';
     }
-  /** Memory of the program for one step, or for several: bytes from `offset` on, a multiple of 256. */
-  | { readonly kind: 'scratch'; readonly offset: number; readonly bytes: number }
+  /** Memory of the program for one step (scratch) or several (lasting): bytes from `offset` on, a multiple of 256. */
+  | { readonly kind: 'scratch' | 'lasting'; readonly offset: number; readonly bytes: number }
   /** Three words of a loop: rounds that ended, whether it ended, whether it ends after this round. */
   | { readonly kind: 'control'; readonly loop: number };
 
@@ -54,6 +54,7 @@ export type Item = { readonly kind: 'dispatch'; readonly dispatch: Dispatch } | 
 export interface LoweredPlan {
   readonly items: readonly Item[];
   readonly scratchBytes: number;
+  readonly lastingBytes: number;
   readonly loops: number;
   readonly steps: number;
 }
@@ -85,7 +86,8 @@ export function useKey(use: BufferUse): string {
     case 'weight':
       return `weight ${use.weight} ${use.form} ${use.part} ${use.of}`;
     case 'scratch':
-      return `scratch ${use.offset}`;
+    case 'lasting':
+      return `${use.kind} ${use.offset}`;
     case 'control':
       return `control ${use.loop}`;
   }

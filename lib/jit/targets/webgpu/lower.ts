@@ -22,8 +22,8 @@ export interface Lowering extends LoweredPlan {
 export function lowerPlan(plan: Plan, options: ContextOptions): Lowering {
   const lowerer = new Lowerer(new LowerContext(plan, options));
   const items = lowerer.level(plan.steps, null);
-  const { scratchBytes, step, tables } = lowerer.context;
-  return { items, scratchBytes, loops: lowerer.loops, steps: step, tables };
+  const { scratchBytes, lastingBytes, step, tables } = lowerer.context;
+  return { items, scratchBytes, lastingBytes, loops: lowerer.loops, steps: step, tables };
 }
 
 class Lowerer {

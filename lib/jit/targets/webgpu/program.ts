@@ -79,6 +79,7 @@ export class GpuProgram implements Executable {
   readonly #arena: GPUBuffer;
   readonly #constants: readonly GPUBuffer[];
   readonly #scratch: GPUBuffer;
+  readonly #lasting: GPUBuffer;
   readonly #control: GPUBuffer;
   readonly #texts: ReadonlySet<string>;
 
@@ -97,6 +98,7 @@ export class GpuProgram implements Executable {
     this.codeBytes = [...texts].reduce((sum, text) => sum + text.length, 0);
     this.#arena = memory.allocate(plan.arenaBytes, 'arena', 'arena');
     this.#scratch = memory.allocate(lowering.scratchBytes, 'arena', 'scratch');
+    this.#lasting = memory.allocate(lowering.lastingBytes, 'arena', 'lasting');
     this.#control = memory.allocate(bindingAlignment * Math.max(1, lowering.loops), 'arena', 'control');
     this.#constants = [...plan.constants, ...lowering.tables].map((values) => {
       const buffer = memory.allocate(values.byteLength, 'arena', 'constant');
@@ -192,6 +194,8 @@ export class GpuProgram implements Executable {
         return { buffer: this.#control, offset: bindingAlignment * use.loop, size: 16 };
       case 'scratch':
         return { buffer: this.#scratch, offset: use.offset, size: paddedBytes(use.bytes) };
+      case 'lasting':
+        return { buffer: this.#lasting, offset: use.offset, size: paddedBytes(use.bytes) };
       case 'weight': {
         const part = this.host.weights.part(weights[use.weight]!, use.form, use.part);
         return whole(use.of === 'words' ? part.words : part.scales!);
@@ -212,7 +216,7 @@ export class GpuProgram implements Executable {
 
   dispose(): void {
     const { memory } = this.host;
-    for (const buffer of [this.#arena, this.#scratch, this.#control, ...this.#constants])
+    for (const buffer of [this.#arena, this.#scratch, this.#lasting, this.#control, ...this.#constants])
       memory.release(buffer, 'arena');
     for (const buffer of this.#parameters) buffer.destroy();
   }
@@ -325,10 +329,7 @@ class ProgramRun {
       for (let size = 1; round < length && !watch.ended; size = Math.min(2 * size, this.#rounds(length))) {
         const rounds = Math.min(size, length - round);
         const started = performance.now();
-        for (let i = 0; i < rounds; i++) {
-          const working = this.#round(body);
-          if (this.#timer) await working;
-        }
+        for (let i = 0; i < rounds; i++) await this.#round(body);
         sent.push(this.#send(item, round, rounds, reports));
         hostMs += performance.now() - started;
         submissions += 1;

@@ -5,7 +5,14 @@ import type { Weight } from '../../../tensor.js';
 import { bytesText } from '../../debug.js';
 import { type ElementType, type ElementValues, formatOf } from '../../graph.js';
 import type { Plan } from '../../plan.js';
-import type { BoundWeight, Executable, Target, TargetBuffer, WeightUse } from '../../target.js';
+import type {
+  BoundWeight,
+  Executable,
+  Target,
+  TargetBuffer,
+  TargetCompileOptions,
+  WeightUse,
+} from '../../target.js';
 import { type Gpu, type GpuOptions, openGpu } from './device.js';
 import { bindingAlignment } from './dispatch.js';
 import { boundForm, formBytes } from './layout.js';
@@ -39,10 +46,10 @@ class WebgpuTarget implements Target {
     return this.#host.weights.bindingBytes;
   }
 
-  async compile(plan: Plan): Promise<Executable> {
+  async compile(plan: Plan, { mode }: TargetCompileOptions = {}): Promise<Executable> {
     const host = this.#host;
     const { features } = host.gpu;
-    const lowering = lowerPlan(plan, { features, bindingBytes: this.#bindingBytes });
+    const lowering = lowerPlan(plan, { features, bindingBytes: this.#bindingBytes, mode });
     await host.pipelines.compile(kernelsOf(lowering.items));
     const program = new GpuProgram(host, plan, lowering);
     await this.#memory.settled();
