@@ -61,6 +61,12 @@ describe.skipIf(!browser)(`the page in a browser (${reason})`, () => {
     expect(measured).toMatchObject({ model, weights: 'int8', text: 'Helsinki is the capital of Finland.' });
   });
 
+  test('compiled to WebGPU it writes the same, here on an emulated GPU that the address names', async () => {
+    const emulated = { target: 'webgpu', RESPONSE_TIME_WEBGPU: 'swiftshader' };
+    const measured = await runPage({ ...emulated, model: 'tiny-gpt2', new: '10', weights: 'int8' });
+    expect(measured).toMatchObject({ target: 'webgpu', text: 'Helsinki is the capital of Finland.' });
+  });
+
   test('an emulated GPU is refused unless its name is given', async () => {
     const refused = await runPage({ model: 'tiny-gpt2', target: 'webgpu' });
     expect(refused).toMatchObject({ error: expect.stringMatching(/swiftshader is no GPU/i) });
