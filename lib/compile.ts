@@ -3,13 +3,16 @@
 import { type DecodeProgram, decodeInRounds, decodeLoop } from './compile/decode.js';
 import { beginPrompt, emptyCache, inBuckets, roundedSpec } from './compile/prompt.js';
 import type { GenerativeModel } from './generate.js';
-import { bind, jit, type Mode, type TargetName, unbind } from './jit/jit.js';
+import { bind, jit, type Mode, type TargetName, targetDevice, unbind } from './jit/jit.js';
 import type { Model } from './model.js';
 import { cacheSpecOf } from './models/layers.js';
 
 /** What `generate --json` says of a compiled model. */
 export interface CompileReport {
   readonly target: TargetName;
+  readonly mode: Mode;
+  /** Name of the GPU; null where the target is none. */
+  readonly device: string | null;
   /** Programs made so far: one a prompt bucket and cache capacity, one for decode. */
   readonly compilations: number;
   /** Fused kernels of the decode program, one round. */
@@ -73,6 +76,8 @@ export async function compileModel(
       const last = programs[2]!;
       return {
         target,
+        mode: mode ?? 'exact',
+        device: targetDevice(target),
         compilations: programs.reduce((sum, { compilations }) => sum + compilations, 0),
         kernels: last.kernels || programs[0]!.kernels,
         compileMs: programs.reduce((sum, { compileMs }) => sum + compileMs, 0),

@@ -15,7 +15,7 @@ import { mistralNetwork, parseMistralConfig } from './models/mistral.js';
 import { mistralWeightMap } from './models/mistral.weights.js';
 import { releaseTensors } from './ops.js';
 import { loadQuantizedParams, quantizeParams, type Scheme } from './quantize.js';
-import { type ParamTree, sizeOf, weightBytes, weightEntries } from './tensor.js';
+import { type ParamTree, sizeOf, type Weight, weightBytes, weightEntries } from './tensor.js';
 import { loadTokenizer, readEosIds } from './tokenizer.js';
 
 /** What config.json alone decides. */
@@ -56,6 +56,8 @@ export interface LoadOptions {
   readonly widen?: boolean;
   /** The model of the same folder with float weights, if it is loaded: integers are made from those, not read again. */
   readonly loaded?: Model | undefined;
+  /** Told each Weight as soon as it is made, and waited for: who moves it to a target never holds all of them here. */
+  readonly place?: ((path: string, weight: Weight) => Promise<void>) | undefined;
   readonly signal?: AbortSignal;
   readonly onProgress?: (bytesDone: number, bytesTotal: number) => void;
 }
@@ -72,13 +74,21 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   const eosIds = await readEosIds(folder, tokenizer, architecture.config.vocabSize);
   const checkpoint = await openCheckpoint(folder);
   try {
+    let bytes = 0;
     const quantized = await loadQuantizedParams<ParamTree>(checkpoint, architecture.weightMap, scheme, {
       ...options,
       loaded: options.loaded?.params,
+      place: async (path, weight) => {
+        bytes += weightBytes(weight);
+        await options.place?.(path, weight);
+      },
     });
     const params = options.widen ? quantizeParams(quantized, { name: 'f32' }) : quantized;
+    if (options.widen)
+      bytes = [...weightEntries(params)].reduce((sum, [, each]) => sum + weightBytes(each), 0);
     const name = options.name ?? basename(resolve(folder));
-    return describeModel(folder, architecture, checkpoint, params, { name, scheme, tokenizer, eosIds });
+    const parts = { name, scheme, tokenizer, eosIds, weightBytes: bytes };
+    return describeModel(folder, architecture, checkpoint, params, parts);
   } finally {
     await checkpoint.close();
   }
@@ -132,7 +142,7 @@ function describeModel(
   architecture: Architecture,
   { metadata }: Checkpoint,
   params: ParamTree,
-  parts: Pick<Model, 'name' | 'scheme' | 'tokenizer' | 'eosIds'>,
+  parts: Pick<Model, 'name' | 'scheme' | 'tokenizer' | 'eosIds' | 'weightBytes'>,
 ): Model {
   const { config, network } = architecture;
   const forwardFunction = forwardOf(network);
@@ -157,7 +167,6 @@ function describeModel(
         : parts.scheme.name,
     randomWeights: metadata.random !== undefined,
     parameterCount: weights.reduce((count, { shape }) => count + sizeOf(shape), 0),
-    weightBytes: weights.reduce((bytes, weight) => bytes + weightBytes(weight), 0),
     dispose: () => releaseTensors(params),
   };
 }

@@ -75,6 +75,8 @@ export interface LoadQuantizedOptions extends LoadOptions {
    * that the trees share no memory.
    */
   readonly loaded?: ParamTree | undefined;
+  /** Told each Weight as soon as it is made, and waited for: whoever moves it elsewhere never holds all of them here. */
+  readonly place?: ((path: string, weight: Weight) => Promise<void>) | undefined;
 }
 
 /**
@@ -86,7 +88,7 @@ export async function loadQuantizedParams<Params extends ParamTree>(
   checkpoint: Checkpoint,
   map: WeightMap,
   scheme: Scheme,
-  { loaded = {}, ...options }: LoadQuantizedOptions = {},
+  { loaded = {}, place = async () => {}, ...options }: LoadQuantizedOptions = {},
 ): Promise<Params> {
   const steps = await planConversion(checkpoint, map);
   const paths = steps.map(({ target }) => target);
@@ -96,13 +98,16 @@ export async function loadQuantizedParams<Params extends ParamTree>(
   const isLoaded = ({ target, shape }: ConversionStep) =>
     sources.get(target)?.kind === 'float' && (targetOf(target, shape, scheme)?.kind ?? 'float') !== 'float';
   const weights = new Map<string, Weight>();
+  const keep = async (path: string, source: Weight) => {
+    const weight = quantizeWeight(source, path, scheme);
+    weights.set(path, weight);
+    await place(path, weight);
+  };
   const toRead = steps.filter((step) => !isLoaded(step));
-  for await (const [path, weight] of convertSteps(checkpoint, toRead, options)) {
-    weights.set(path, quantizeWeight(weight, path, scheme));
-  }
+  for await (const [path, weight] of convertSteps(checkpoint, toRead, options)) await keep(path, weight);
   for (const { target } of steps.filter(isLoaded)) {
     options.signal?.throwIfAborted();
-    weights.set(target, quantizeWeight(sources.get(target)!, target, scheme));
+    await keep(target, sources.get(target)!);
     await new Promise((resolve) => setImmediate(resolve)); // others get their turn, as while a file is read
   }
   // The map decides which tree it is, as in loadParams.

@@ -34,7 +34,7 @@ export interface Run {
   /** tfjs backend, or the device of a target that is none. */
   readonly backend: string;
   readonly target: Target;
-  /** How the target runs: eager, jit, scan, compile. */
+  /** How the target runs: eager, jit, scan, compile; with ', fast' where it rounds activations too. */
   readonly mode: string;
   /** False when the whole sequence is computed again for each token. */
   readonly cache: boolean;

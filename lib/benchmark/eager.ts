@@ -58,7 +58,7 @@ export function compiledConfiguration(
     ...eagerConfiguration(model, options),
     target: compiled.report().target,
     backend: compiled.report().target,
-    mode: cache ? 'scan' : 'jit',
+    mode: (cache ? 'scan' : 'jit') + (compiled.report().mode === 'fast' ? ', fast' : ''),
     prepare: (samples, signal) => prepareLengths(compiled, samples, options, signal),
     run: (promptIds, signal) =>
       collect(compiled, promptIds, { maxNewTokens: newTokens, useCache: cache, ignoreEos, signal }),

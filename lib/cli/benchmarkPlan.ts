@@ -3,9 +3,16 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { evaluationFile } from '../dataset.js';
+import type { Mode } from '../jit/jit.js';
 import { type SchemeName, schemeNames } from '../quantize.js';
 import { count, flag, InvalidValue, list, object, oneOf, optional, text } from '../results/validate.js';
-import { BACKEND_CHOICES, type BackendChoice, TARGET_CHOICES, type TargetChoice } from './load.js';
+import {
+  BACKEND_CHOICES,
+  type BackendChoice,
+  MODE_CHOICES,
+  TARGET_CHOICES,
+  type TargetChoice,
+} from './load.js';
 
 /** Fields of a --config file, and options of the same names; an option goes before the file. */
 export interface Settings {
@@ -55,6 +62,7 @@ export interface PlannedConfiguration {
   readonly target: TargetChoice;
   readonly cache: boolean;
   readonly weights: SchemeName;
+  readonly mode: Mode;
 }
 
 /**
@@ -94,15 +102,17 @@ async function readSettings(file: string): Promise<Settings> {
   }
 }
 
-/** 'eager-cached-int8' -> its parts. @throws RangeError that says which names there are */
+/** 'eager-cached-int8', 'webgpu-cached-int8-fast' -> its parts. @throws RangeError that says which names there are */
 export function parseConfiguration(name: string): PlannedConfiguration {
-  const [, target, cache, weights] = /^([a-z]+)-(cached|uncached)-(.+)$/.exec(name) ?? [];
-  if (isOneOf(TARGET_CHOICES, target) && isOneOf(schemeNames, weights)) {
-    return { label: name, target, cache: cache === 'cached', weights };
+  const parts = /^([a-z]+)-(cached|uncached)-(.+?)(?:-(fast))?$/.exec(name) ?? [];
+  const [, target, cache, weights, mode = 'exact'] = parts;
+  if (isOneOf(TARGET_CHOICES, target) && isOneOf(schemeNames, weights) && isOneOf(MODE_CHOICES, mode)) {
+    return { label: name, target, cache: cache === 'cached', weights, mode };
   }
   throw new RangeError(
     `configuration ${JSON.stringify(name)}: expected TARGET-cached-WEIGHTS or TARGET-uncached-WEIGHTS, ` +
-      `TARGET one of ${TARGET_CHOICES.join(', ')}, WEIGHTS one of ${schemeNames.join(', ')}`,
+      `TARGET one of ${TARGET_CHOICES.join(', ')}, WEIGHTS one of ${schemeNames.join(', ')}, ` +
+      'and -fast at the end for the mode of that name',
   );
 }
 

@@ -57,7 +57,7 @@ export async function loadConfigurations(
           ? compiledConfiguration(model, compiled, options)
           : eagerConfiguration(model, options);
       }),
-      ...(isGpu(backend) && { gpu: backend.device }),
+      ...gpuOf(backend, [...runners.values()]),
       runs: (label) => runnerOf(plan.configurations.find((planned) => planned.label === label)!).runs,
       dispose,
     };
@@ -68,12 +68,15 @@ export async function loadConfigurations(
 }
 
 /** Configurations with the same key share a runner: one model in one form. */
-export function runnerKey({ target, weights }: PlannedConfiguration): string {
-  return `${target} ${weights}`;
+export function runnerKey({ target, weights, mode }: PlannedConfiguration): string {
+  return `${target} ${weights} ${mode}`;
 }
 
-function isGpu({ name, device }: Backend): boolean {
-  return name === 'webgpu' || device.endsWith('CUDA GPU');
+/** The GPU that tfjs or a compiled model computes on, if any does. */
+function gpuOf({ name, device }: Backend, runners: readonly Runner[]): { gpu?: string } {
+  if (name === 'webgpu' || device.endsWith('CUDA GPU')) return { gpu: device };
+  const compiledFor = runners.map(({ compiled }) => compiled?.report().device).find(Boolean);
+  return compiledFor ? { gpu: compiledFor } : {};
 }
 
 /** Token ids of a sample; made up for a model without tokenizer. */

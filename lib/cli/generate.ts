@@ -2,6 +2,7 @@
 
 import { type Command, Option } from 'commander';
 import type { GenerateOptions, Generation } from '../generate.js';
+import type { Mode } from '../jit/jit.js';
 import type { Model } from '../model.js';
 import { type SchemeName, schemeNames } from '../quantize.js';
 import {
@@ -9,6 +10,7 @@ import {
   backendFor,
   backendOption,
   loadRunner,
+  modeOption,
   type Runner,
   startBackend,
   type TargetChoice,
@@ -27,6 +29,7 @@ interface GenerateArguments {
   readonly weights: SchemeName;
   readonly cache: boolean;
   readonly target: TargetChoice;
+  readonly mode: Mode;
   readonly backend: BackendChoice;
   readonly temperature: number;
   readonly topK?: number;
@@ -74,6 +77,7 @@ export function addGenerate(program: Command, terminal: Terminal): void {
     )
     .option('--no-cache', 'compute the whole sequence again for every token')
     .addOption(targetOption())
+    .addOption(modeOption())
     .addOption(backendOption())
     .option(
       '--temperature <t>',
@@ -110,6 +114,7 @@ async function runGenerate(terminal: Terminal, name: string, options: GenerateAr
   const runner = await loadRunner(terminal, name, {
     weights: options.weights,
     target: options.target,
+    mode: options.mode,
     rehearse: { promptIds, options: request },
   });
   try {

@@ -4,7 +4,8 @@ import { Option } from 'commander';
 import type { Backend, BackendName } from '../backend.js';
 import type { CompiledModel } from '../compile.js';
 import type { GenerateOptions, GenerativeModel } from '../generate.js';
-import type { Model } from '../model.js';
+import type { Mode } from '../jit/jit.js';
+import type { LoadOptions, Model } from '../model.js';
 import type { SchemeName } from '../quantize.js';
 import type { SchemeForecast } from './forecast.js';
 import { usableMemoryBytes } from './machine.js';
@@ -36,16 +37,29 @@ export async function startBackend(choice: BackendChoice): Promise<Backend> {
 }
 
 /** What runs a model: tfjs op by op, or the compiler's targets. Not taken from jit, as above. */
-export const TARGET_CHOICES = ['eager', 'reference', 'wasm'] as const;
+export const TARGET_CHOICES = ['eager', 'reference', 'wasm', 'webgpu'] as const;
 export type TargetChoice = (typeof TARGET_CHOICES)[number];
 
 export function targetOption(): Option {
   return new Option(
     '--target <name>',
-    'what runs the model: eager op by op, wasm compiled, reference compiled and interpreted slowly, to check others',
+    'what runs the model: eager op by op, wasm and webgpu compiled, reference compiled and interpreted slowly, to ' +
+      'check others',
   )
     .choices(TARGET_CHOICES)
     .default('eager');
+}
+
+/** How compiled kernels may compute. Not taken from jit, as above. */
+export const MODE_CHOICES = ['exact', 'fast'] as const satisfies Mode[];
+
+export function modeOption(flags = '--mode <name>', whose = ''): Option {
+  return new Option(
+    flags,
+    `fast rounds what integer weights are multiplied with to 8 bits, on the target webgpu${whose}`,
+  )
+    .choices(MODE_CHOICES)
+    .default('exact');
 }
 
 /** Compiled programs need tfjs for a prompt's few ids only: the backend that starts soonest will do. */
@@ -65,6 +79,7 @@ export interface Runner {
 export interface RunnerOptions {
   readonly weights: SchemeName;
   readonly target: TargetChoice;
+  readonly mode?: Mode;
   /** A request such as will follow: programs for it are compiled, and Weights moved, before anything is timed. */
   readonly rehearse?: { readonly promptIds: readonly number[]; readonly options: Partial<GenerateOptions> };
 }
@@ -75,32 +90,35 @@ export interface RunnerOptions {
  * @throws Error as resolveModel, loadModel and compileModel
  */
 export async function loadRunner(terminal: Terminal, name: string, options: RunnerOptions): Promise<Runner> {
-  const { weights, target, rehearse } = options;
-  const { loadModel } = await import('../model.js');
   const folder = resolveModel(name);
   await warnOfMemory(terminal, folder, options);
   const progress = startProgress(terminal, `Loading ${name}`, bytesOf);
   try {
-    const model = await loadModel(folder, {
+    const runner = await openRunner(folder, options, {
       name: identify(folder).name,
-      scheme: { name: weights },
+      scheme: { name: options.weights },
       signal: terminal.signal,
       onProgress: progress.update,
     });
-    const runner = await runnerOf(model, target);
-    await warmUp(runner.runs, rehearse);
+    await warmUp(runner.runs, options.rehearse);
     return runner;
   } finally {
     progress.stop();
   }
 }
 
-async function runnerOf(model: Model, target: TargetChoice): Promise<Runner> {
+async function openRunner(
+  folder: string,
+  { target, mode }: RunnerOptions,
+  options: LoadOptions,
+): Promise<Runner> {
   if (target === 'eager') {
+    const { loadModel } = await import('../model.js');
+    const model = await loadModel(folder, options);
     return { model, runs: model, compiled: null, dispose: async () => model.dispose() };
   }
-  const { compileModel } = await import('../compile.js');
-  const compiled = await compileModel(model, { target, moveWeights: true });
+  const { loadCompiled } = await import('../compile/load.js');
+  const { model, compiled } = await loadCompiled(folder, { ...options, target, mode });
   return { model, runs: compiled, compiled, dispose: () => compiled.dispose() };
 }
 

@@ -1,6 +1,7 @@
 // lib/cli/quality.ts: `response-time quality`: two sets of weights, compared token by token; a gate for pipelines.
 
 import { type Command, Option } from 'commander';
+import type { Mode } from '../jit/jit.js';
 import type { QualityThresholds, WeightsComparison } from '../quality/gate.js';
 import { type SchemeName, schemeNames } from '../quantize.js';
 import { datasetOption, readDataset } from './dataset.js';
@@ -9,6 +10,7 @@ import {
   backendFor,
   backendOption,
   loadRunner,
+  modeOption,
   startBackend,
   type TargetChoice,
   targetOption,
@@ -27,6 +29,8 @@ interface QualityArguments {
   readonly new: number;
   readonly backend: BackendChoice;
   readonly target: TargetChoice;
+  readonly mode: Mode;
+  readonly againstMode: Mode;
   readonly maxPerplexityRatio: number;
   readonly minSameTop: number;
   readonly minRougeL: number;
@@ -70,6 +74,8 @@ export function addQuality(program: Command, terminal: Terminal): void {
     .addOption(datasetOption())
     .option('--new <count>', 'most new tokens of a free answer', wholeNumber(1), 64)
     .addOption(targetOption())
+    .addOption(modeOption('--mode <name>', '; of what is judged'))
+    .addOption(modeOption('--against-mode <name>', '; of the other'))
     .addOption(backendOption())
     .option('--max-perplexity-ratio <ratio>', 'threshold', positive, 1.005)
     .option('--min-same-top <share>', 'threshold', share, 0.97)
@@ -109,8 +115,14 @@ async function compare(
   const { target } = options;
   await startBackend(backendFor(target, options.backend));
   const { compareWeights } = await import('../quality/gate.js');
-  const candidate = await loadRunner(terminal, name, { weights: options.weights, target });
-  const reference = await loadRunner(terminal, other, { weights: options.againstWeights, target });
+  const { weights, mode, againstWeights, againstMode } = options;
+  const candidate = await loadRunner(terminal, name, { weights, target, mode });
+
+  const reference = await loadRunner(terminal, other, {
+    weights: againstWeights,
+    target,
+    mode: againstMode,
+  });
   const progress = startProgress(terminal, 'Comparing', (done, total) => `${done} of ${total} samples`);
   try {
     return await compareWeights(candidate.runs, reference.runs, samples, {

@@ -21,8 +21,8 @@ import { flatten } from './trees.js';
 
 export { type ScanOptions, type ScanResult, type ScanStep, scan } from './scan.js';
 export { type Mode, modes } from './target.js';
-export { closeTarget, type TargetName, targetMemory, targetNames } from './targets.js';
-export { bind, unbind } from './weights.js';
+export { closeTarget, type TargetName, targetDevice, targetMemory, targetNames } from './targets.js';
+export { bind, bindWeight, unbind } from './weights.js';
 
 export interface JitOptions {
   /** What the program runs on: wasm (fast), reference (a slow interpreter: the oracle). Default wasm. */

@@ -89,6 +89,8 @@ export interface Target {
   readonly groups?: boolean;
   /** What it asks of the plans that it compiles. */
   readonly planOptions?: PlanOptions;
+  /** Name of the device that it computes on, where that is not this process's processor. */
+  readonly device?: string;
   /**
    * Generates code for a plan.
    * @throws RangeError if arena and constants do not fit into the target's memory (says how much would)

@@ -42,6 +42,11 @@ export function targetMemory(name: TargetName): ReturnType<Target['memory']> {
   return running.get(name)?.memory() ?? { weightBytes: 0, bufferBytes: 0, arenaBytes: 0 };
 }
 
+/** Name of the device that a target computes on; null if it is none of its own, or was never used. */
+export function targetDevice(name: TargetName): string | null {
+  return running.get(name)?.device ?? null;
+}
+
 /** Ends a target's workers and frees its memory, if it was opened. */
 export async function closeTarget(name: TargetName): Promise<void> {
   const target = opened.get(name);

@@ -40,9 +40,7 @@ export function boundWeight(target: Target, weight: Weight, use: WeightUse): Bou
 export async function bind<Tree>(params: Tree, targetName: TargetName = 'wasm'): Promise<Tree> {
   const target = await openTarget(targetName);
   const { tensors, weights } = flatten(params);
-  const uses = weights.map(({ path }): WeightUse => {
-    return { path, outputAxis: path.split('.').at(-1) === 'embedding' ? 0 : 1 };
-  });
+  const uses = weights.map(({ path }) => useOf(path));
   checkAllFit(
     target,
     weights.map(({ weight }) => weight),
@@ -57,6 +55,23 @@ export async function bind<Tree>(params: Tree, targetName: TargetName = 'wasm'):
   for (const { tensor } of tensors) if (!moved.has(tensor)) moved.set(tensor, moveTensor(tensor, target));
   const keep = (leaf: unknown): unknown => leaf;
   return mapTree(params, { tensor: (tensor) => moved.get(tensor), weight: keep, plain: keep }) as Tree;
+}
+
+/**
+ * Moves one Weight into a target, and waits until it is there: for those who load a model piece by piece.
+ * @param path its place in the tree of parameters
+ * @throws RangeError or Error if it does not fit (says what would)
+ */
+export async function bindWeight(weight: Weight, path: string, targetName: TargetName): Promise<void> {
+  const target = await openTarget(targetName);
+  boundWeight(target, weight, useOf(path));
+  freeSource(weight, path, targetName);
+  await target.settled?.();
+}
+
+/** An embedding's rows are looked up; a kernel is [in, out]. */
+function useOf(path: string): WeightUse {
+  return { path, outputAxis: path.split('.').at(-1) === 'embedding' ? 0 : 1 };
 }
 
 /** Asks, before anything is allocated, whether the Weights that are not bound yet fit. @throws RangeError if not */

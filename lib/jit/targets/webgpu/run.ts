@@ -38,6 +38,10 @@ class WebgpuTarget implements Target {
     this.#host = hostOf(gpu, options);
   }
 
+  get device(): string {
+    return this.#host.gpu.name;
+  }
+
   get #memory(): GpuMemory {
     return this.#host.memory;
   }
