@@ -4,7 +4,7 @@ import '@tensorflow/tfjs-backend-cpu';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { allocate } from '../../../lib/cache.js';
 import type { ForwardFunction } from '../../../lib/forward.js';
-import { scan } from '../../../lib/jit/jit.js';
+import { type Mode, scan } from '../../../lib/jit/jit.js';
 import type { Features } from '../../../lib/jit/kernels/kernel.js';
 import { plainFeatures } from '../../../lib/jit/kernels/kernel.js';
 import { optimize } from '../../../lib/jit/optimize.js';
@@ -25,7 +25,7 @@ const largeGpu: Features = {
 };
 
 /** Names of the kernels of one round of greedy decoding, in order. */
-function roundOf(model: Model, features: Features, capacity = 64): string[] {
+function roundOf(model: Model, features: Features, mode: Mode = 'exact', capacity = 64): string[] {
   const spec = cacheSpecOf(model.config, capacity);
   const forward: ForwardFunction = model.forwardFunction;
   const loop = (
@@ -55,7 +55,7 @@ function roundOf(model: Model, features: Features, capacity = 64): string[] {
   ]);
   const { graph, groups } = groupKernels(optimize(traced.graph));
   const plan = planMemory(graph, [], groups, { alignmentBytes: 256 });
-  const { items } = lowerPlan(plan, { features, bindingBytes: 2 ** 31 });
+  const { items } = lowerPlan(plan, { features, bindingBytes: 2 ** 31, mode });
   const body = items.flatMap((item: Item) => (item.kind === 'loop' ? item.body : []));
   return body.flatMap((item) => {
     if (item.kind !== 'dispatch') return [];
@@ -78,4 +78,15 @@ describe('a round of decoding', () => {
     expect(names.filter((each) => each === 'attention')).toHaveLength(model.config.layers);
     expect(roundOf(model, plainFeatures).length).toBeGreaterThan(names.length);
   });
+
+  test.each(['int8', 'int4'] as const)(
+    'fast takes as many: who makes a value makes its bytes (%s)',
+    async (scheme) => {
+      const model = await loadModel('data/models/tiny-mistral', { scheme: { name: scheme } });
+      const exact = roundOf(model, largeGpu);
+      const fast = roundOf(model, largeGpu, 'fast');
+      expect(fast.filter((each) => each !== 'quantize')).toEqual(exact);
+      expect(fast.filter((each) => each === 'quantize')).toHaveLength(1); // of the embedding
+    },
+  );
 });

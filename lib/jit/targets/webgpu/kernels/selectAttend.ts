@@ -6,11 +6,14 @@ import type { Expr } from '../../../kernels/expression.js';
 import { literal } from '../../../kernels/expression.js';
 import { exp } from '../../../kernels/math.js';
 import type { KernelStep, Step } from '../../../plan.js';
-import type { LowerContext } from '../context.js';
+import type { LastingUse, LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { Selection } from '../select.js';
+import { blockSize } from './activations.js';
 import type { AttendArrays, AttendSpec } from './attend.js';
 import { attendSharedBytes, attendThreads, writeAttend } from './attend.js';
+import type { Side, SideRequest } from './sides.js';
+import { keepSide, newSide, sideWanted, storeSide } from './sides.js';
 
 /** A cache of so many slots is read by one workgroup a head; a longer one by several. */
 const longestChunk = 512;
@@ -26,9 +29,19 @@ export function selectAttend(
   if (step?.kind !== 'kernel' || step.node.op !== 'CachedAttention') return undefined;
   const spec = specOf(step, context);
   if (!spec) return undefined;
+  const value = { ...context.output(step), place: step.outputs[0]! };
+  const asked = spec.headDim % blockSize === 0 ? sideWanted(steps, at + 1, value, context) : undefined;
+  const want = asked && { request: asked, side: newSide(asked, context) };
   const dispatches =
-    spec.chunks === 1 ? [attendWhole(step, spec, context)] : attendInChunks(step, spec, context);
+    spec.chunks === 1 ? [attendWhole(step, spec, context, want)] : attendInChunks(step, spec, context, want);
+  if (want) keepSide(want.request, want.side, context);
   return { dispatches, steps: 1 };
+}
+
+/** Signed bytes that a later product asks for. */
+interface Wanted {
+  readonly request: SideRequest;
+  readonly side: Side<LastingUse>;
 }
 
 function specOf(step: KernelStep, context: LowerContext): AttendSpec | undefined {
@@ -75,19 +88,38 @@ function rowsOf(step: KernelStep): number {
   return batch * heads;
 }
 
-function attendWhole(step: KernelStep, spec: AttendSpec, context: LowerContext): Dispatch {
+function attendWhole(
+  step: KernelStep,
+  spec: AttendSpec,
+  context: LowerContext,
+  want: Wanted | undefined,
+): Dispatch {
   const writer = context.writer('attention', attendThreads(context.features, spec.headDim));
   const { k } = writer;
   const arrays = arraysOf(step, context, writer);
   const y = writer.bind('y', context.output(step).use, 'f32');
+  const { headDim, together } = spec;
+  const own = want && k.shared('own', 'f32', together * headDim);
   writeAttend(k, context.features, spec, arrays, ({ row, element, value, total }) => {
     // A query that is padding sees nothing and gives 0.
-    k.store(y, row.mul(spec.headDim).add(element), total.gt(0).select(value.div(total), 0));
+    const result = k.let('result', total.gt(0).select(value.div(total), 0));
+    k.store(y, row.mul(headDim).add(element), result);
+    if (own) k.store(own, row.rem(together).mul(headDim).add(element), result);
   });
+  if (want && own) {
+    const first = k.builtin('workgroupX').mul(together);
+    const place = (row: Expr): Expr => first.add(row).mul(headDim);
+    storeSide(writer, want.request, want.side, own, together, headDim, place);
+  }
   return writer.in([rowsOf(step) / spec.together, 1, 1], context.step);
 }
 
-function attendInChunks(step: KernelStep, spec: AttendSpec, context: LowerContext): Dispatch[] {
+function attendInChunks(
+  step: KernelStep,
+  spec: AttendSpec,
+  context: LowerContext,
+  want: Wanted | undefined,
+): Dispatch[] {
   const rows = rowsOf(step);
   const { headDim, chunks, together } = spec;
   const mixtures = context.scratch(4 * rows * chunks * headDim);
@@ -105,7 +137,7 @@ function attendInChunks(step: KernelStep, spec: AttendSpec, context: LowerContex
     });
   });
   const first = writer.in([(rows / together) * chunks, 1, 1], context.step);
-  return [first, joinChunks(step, spec, mixtures, facts, context)];
+  return [first, joinChunks(step, spec, mixtures, facts, context, want)];
 }
 
 /** Weighs each chunk's mixture by how its largest score compares with the largest of all. */
@@ -115,17 +147,18 @@ function joinChunks(
   mixtures: BufferUse,
   facts: BufferUse,
   context: LowerContext,
+  want: Wanted | undefined,
 ): Dispatch {
   const rows = rowsOf(step);
   const heads = step.node.inputs[0]!.shape[1]!;
-  const writer = context.writer('attention of chunks', 64);
+  // A workgroup a row, so that its threads can meet.
+  const writer = context.writer('attention of chunks', Math.min(headDim, context.features.maxThreads));
   const { k } = writer;
   const [mixed, found] = [writer.bind('mixed', mixtures, 'f32'), writer.bind('found', facts, 'f32')];
   const start = writer.bind('start', context.input(step, 3).use, 'i32');
   const count = writer.bind('count', context.input(step, 4).use, 'i32');
   const y = writer.bind('y', context.output(step).use, 'f32');
-  const index = writer.threadIndex(rows * headDim);
-  const row = k.let('row', index.div(headDim));
+  const row = k.let('row', k.builtin('workgroupX'));
   const batch = k.let('batch', row.div(heads));
   const held = k.let('held', start.at(batch).add(1));
   const seen = window === null ? held : held.min(window);
@@ -145,13 +178,20 @@ function joinChunks(
   const fact = (at: Expr, which: 0 | 1): Expr => found.at(row.mul(chunks).add(at).mul(2).add(which));
   const largest = k.variable('largest', literal('f32', Number.NEGATIVE_INFINITY));
   k.for('at', 0, real, (at) => k.set(largest, largest.value.max(fact(at, 0))));
-  const [sum, total] = [k.variable('sum', literal('f32', 0)), k.variable('total', literal('f32', 0))];
-  k.for('at', 0, real, (at) => {
-    const weight = k.let('weight', exp(fact(at, 0).sub(largest.value)));
-    const value = mixed.at(row.mul(chunks).add(at).mul(headDim).add(index.rem(headDim)));
-    k.set(sum, sum.value.add(weight.mul(value)));
-    k.set(total, total.value.add(weight.mul(fact(at, 1))));
-  });
-  k.store(y, index, total.value.gt(0).select(sum.value.div(total.value), 0));
-  return writer.forThreads(rows * headDim, context.step);
+  const own = k.shared('own', 'f32', headDim);
+  const element = (at: Expr): void => {
+    const [sum, total] = [k.variable('sum', literal('f32', 0)), k.variable('total', literal('f32', 0))];
+    k.for('at', 0, real, (chunkAt) => {
+      const weight = k.let('weight', exp(fact(chunkAt, 0).sub(largest.value)));
+      const value = mixed.at(row.mul(chunks).add(chunkAt).mul(headDim).add(at));
+      k.set(sum, sum.value.add(weight.mul(value)));
+      k.set(total, total.value.add(weight.mul(fact(chunkAt, 1))));
+    });
+    const result = k.let('result', total.value.gt(0).select(sum.value.div(total.value), 0));
+    k.store(y, row.mul(headDim).add(at), result);
+    if (want) k.store(own, at, result);
+  };
+  k.for('element', k.localIndex, literal('u32', headDim), element, k.threads);
+  if (want) storeSide(writer, want.request, want.side, own, 1, headDim, () => row.mul(headDim));
+  return writer.in([rows, 1, 1], context.step);
 }

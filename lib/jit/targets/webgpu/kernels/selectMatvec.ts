@@ -1,30 +1,38 @@
 // lib/jit/targets/webgpu/kernels/selectMatvec.ts: a Linear of few rows, with the norm before it and what follows it, ->
 // one dispatch of matvec.ts; with the choice of the largest output, a second small one.
 
-import { sizeOf } from '../../../../tensor.js';
 import type { Epilogue } from '../../../graph.js';
 import type { ArrayRef } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal } from '../../../kernels/expression.js';
-import { reduceWorkgroup } from '../../../kernels/reduce.js';
 import { writeProgram } from '../../../kernels/scalars.js';
 import type { Step } from '../../../plan.js';
-import type { LowerContext } from '../context.js';
-import type { BufferUse, Dispatch } from '../dispatch.js';
-import type { MatrixLayout } from '../layout.js';
+import type { LastingUse, LowerContext } from '../context.js';
+import type { Dispatch } from '../dispatch.js';
 import type { Selection } from '../select.js';
 import type { DispatchWriter } from '../writer.js';
-import { perVector } from './dots.js';
+import { blockSize } from './activations.js';
 import type { Chain, LinearGroup } from './group.js';
 import { readLinearGroup } from './group.js';
-import { bindWeights, commonLayouts, readOperands, readsInputTwice } from './linearParts.js';
+import type { Held, LargestUses } from './largest.js';
+import { holdLargest, largestDispatch, largestUses } from './largest.js';
+import { bindWeights, readOperands, readsInputTwice } from './linearParts.js';
 import type { MatvecInput, MatvecPart, MatvecShape, MatvecSpec } from './matvec.js';
-import { columnsOf, matvecThreads, matvecWorkgroups, writeMatvec } from './matvec.js';
+import { matvecThreads, matvecWorkgroups, writeMatvec } from './matvec.js';
+import type { Problem } from './problem.js';
+import { problemOf } from './problem.js';
 import { rotatePair } from './rotate.js';
+import type { Side, SideRequest } from './sides.js';
+import {
+  keepSide,
+  newSide,
+  quantizeDispatch,
+  releaseSide,
+  requestOf,
+  sideWanted,
+  storeSide,
+  takeSide,
+} from './sides.js';
 import { matvecShape } from './tuning.js';
-
-/** More rows than this are a matrix-matrix product. */
-export const maxRows = 8;
 
 /** Takes a group around a Linear of few rows. */
 export function selectMatvec(
@@ -35,42 +43,24 @@ export function selectMatvec(
   const group = readLinearGroup(steps, at);
   const problem = group && problemOf(group, context);
   if (!group || !problem) return undefined;
-  const dispatches = new MatvecWriter(group, problem, context).write();
+  const dispatches = new MatvecWriter(group, problem, context, (output) => {
+    const place = group.linear.outputs[output]!;
+    return sideWanted(steps, at + group.steps, { ...context.output(group.linear, output), place }, context);
+  }).write();
   return dispatches && { dispatches, steps: group.steps };
-}
-
-/** What all products of a group share. */
-interface Problem {
-  readonly rows: number;
-  readonly inDim: number;
-  readonly layout: MatrixLayout;
-  readonly layouts: readonly MatrixLayout[]; // one a product
-}
-
-function problemOf({ norm, linear, chains }: LinearGroup, context: LowerContext): Problem | undefined {
-  const { products } = linear.node.attrs;
-  const x = (norm ?? linear).node.inputs[0]!;
-  const inDim = linear.node.inputs[0]!.shape.at(-1)!;
-  const rows = sizeOf(x.shape) / Math.max(1, inDim);
-  const layouts = commonLayouts(products, context);
-  if (!layouts) return undefined;
-  const [layout] = layouts;
-  const vector = perVector(layout.packing);
-  const isWhole = inDim > 0 && inDim % vector === 0 && (!layout.scales || layout.scales.size % vector === 0);
-  const fitsNorm = !norm || norm.node.inputs[0]!.shape.at(-1) === inDim;
-  const fitsPairs = chains.every(({ rotary }) => !rotary || rotary.node.inputs[0]!.shape[2] === 1);
-  const few = rows >= 1 && rows <= maxRows;
-  return few && isWhole && fitsNorm && fitsPairs ? { rows, inDim, layout, layouts } : undefined;
 }
 
 class MatvecWriter {
   readonly #shape: MatvecShape;
   readonly #writer: DispatchWriter;
+  readonly #sides: { readonly request: SideRequest; readonly side: Side<LastingUse> }[] = [];
 
   constructor(
     readonly group: LinearGroup,
     readonly problem: Problem,
     readonly context: LowerContext,
+    /** What some later product asks of an output. */
+    readonly wanted: (output: number) => SideRequest | undefined,
   ) {
     const { rows, inDim, layout } = problem;
     const { epilogues } = group.linear.node.attrs;
@@ -78,6 +68,7 @@ class MatvecWriter {
       ...{ rows, inDim, packing: layout.packing },
       widths: group.linear.node.outputs.map((output) => output.shape.at(-1)!),
       products: Math.max(...epilogues.map((epilogue) => epilogue.products.length)),
+      ...(context.mode === 'fast' ? { leastColumns: blockSize } : {}),
     });
     const name = `matvec ${layout.packing} ${rows}x${inDim} ${group.norm?.node.attrs.kind ?? ''}`.trim();
     this.#writer = context.writer(name, matvecThreads(context.features, this.#shape));
@@ -86,21 +77,39 @@ class MatvecWriter {
   /** @returns undefined where the adapter or the epilogue's operands do not allow it */
   write(): Dispatch[] | undefined {
     const { group, problem, context } = this;
-    const writer = this.#writer;
     const threads = matvecThreads(context.features, this.#shape);
     if (
       threads > context.features.maxThreads ||
       readsInputTwice(context, group.norm ?? group.linear, group.linear)
     )
       return undefined;
+    const consumer = group.norm ?? group.linear;
+    const side = problem.takesBytes ? takeSide(consumer, context) : undefined;
+    const request = requestOf(group, problem, context);
+    const quantized =
+      problem.takesBytes && !side
+        ? quantizeDispatch(context.input(consumer, 0), request, context)
+        : undefined;
+    const dispatches = this.#dispatches(side ?? quantized?.side);
+    if (side) releaseSide(side, context);
+    for (const made of this.#sides) {
+      if (dispatches) keepSide(made.request, made.side, context);
+      else releaseSide(made.side, context);
+    }
+    return dispatches && [...(quantized ? [quantized.dispatch] : []), ...dispatches];
+  }
+
+  #dispatches(side: Side | undefined): Dispatch[] | undefined {
+    const { group, problem, context } = this;
+    const writer = this.#writer;
     const { layout, rows, inDim } = problem;
-    const input = this.#input();
-    const largest = group.chains.find((chain) => chain.largest) ? this.#largestUses() : null;
+    const input = side ? this.#byteInput(side) : this.#floatInput();
+    const isLargest = group.chains.length === 1 && group.chains[0]!.largest !== null;
+    const largest = isLargest ? largestUses(context, rows, this.#tiles(0)) : null;
     const parts = group.linear.node.attrs.epilogues.map((epilogue, i) => this.#part(epilogue, i, largest));
     if (parts.some((part) => part === undefined)) return undefined;
     const known = parts as MatvecPart[];
-    const isSplit = known.every((part) => this.#shape.rowsPerGroup % part.products.length === 0);
-    if (!isSplit || writer.bound > context.features.maxBuffers) return undefined;
+    if (known.some((part) => this.#shape.rowsPerGroup % part.products.length !== 0)) return undefined;
     const norm = group.norm?.node.attrs;
     const spec: MatvecSpec = {
       ...{ rows, inDim, packing: layout.packing, rowVectors: layout.rowWords / 4, input, parts: known },
@@ -112,12 +121,32 @@ class MatvecWriter {
       norm: norm ? { kind: norm.kind, epsilon: norm.epsilon } : null,
     };
     writeMatvec(writer.k, context.features, spec, this.#shape);
+    if (writer.bound > context.features.maxBuffers) return undefined;
     const count = matvecWorkgroups(known, this.#shape);
     const dispatch = writer.in([count, 1, 1], context.step);
-    return largest ? [dispatch, this.#largestDispatch(largest)] : [dispatch];
+    if (!largest) return [dispatch];
+    return [dispatch, largestDispatch(context, largest, rows, context.output(group.chains[0]!.largest!))];
   }
 
-  #input(): MatvecInput {
+  #byteInput({ bytes, blocks }: Side): MatvecInput {
+    const writer = this.#writer;
+    return {
+      kind: 'bytes',
+      bytes: writer.bind('xBytes', bytes, 'u32x4'),
+      blocks: writer.bind('xBlocks', blocks, 'f32x2'),
+    };
+  }
+
+  #columns(output: number): number {
+    const epilogue = this.group.linear.node.attrs.epilogues[output]!;
+    return this.#shape.rows / epilogue.products.length;
+  }
+
+  #tiles(output: number): number {
+    return Math.ceil(this.group.linear.node.outputs[output]!.shape.at(-1)! / this.#columns(output));
+  }
+
+  #floatInput(): MatvecInput {
     const { norm, linear } = this.group;
     const bind = (index: number): ArrayRef =>
       this.#writer.bind(`x${index}`, this.context.input(norm ?? linear, index).use, 'f32x4');
@@ -149,16 +178,18 @@ class MatvecWriter {
       layout: chain.rotary.node.attrs.layout,
       headDim: chain.rotary.node.inputs[0]!.shape.at(-1)!,
     };
-    const columns = columnsOf({ products: epilogue.products.map(() => null as never) }, this.#shape);
+    const columns = this.#columns(index);
     if (pairs && (width % pairs.headDim !== 0 || columns % 2 !== 0)) return undefined;
     const weights = epilogue.products.map((product) =>
       bindWeights(this.#writer, products[product]!, this.problem.layouts[product]!, 'u32x4'),
     );
     const { k } = this.#writer;
-    const held = chain.largest && largest ? this.#holdLargest(largest, width) : null;
-    const store = held?.store ?? this.#destination(index, width);
+    const held = largest
+      ? holdLargest(this.#writer, largest, { rows: this.problem.rows, columns, width })
+      : this.#withSide(index, width, columns, this.#destination(index, width));
+    const { store, afterwards } = held;
     return {
-      ...{ width, products: weights, pairs, ...(held ? { afterwards: held.afterwards } : {}) },
+      ...{ width, products: weights, pairs, ...(afterwards ? { afterwards } : {}) },
       finish: (row, places, values) => {
         const results = places.map((column, i) =>
           writeProgram(k, epilogue.program, [
@@ -168,6 +199,30 @@ class MatvecWriter {
         );
         const turned = pairs ? this.#rotate(chain, row, places, results, pairs.headDim) : results;
         for (const [i, column] of places.entries()) store(row, column, turned[i]!);
+      },
+    };
+  }
+
+  /** Leaves signed bytes of an output too, where a later product asks for them. */
+  #withSide(output: number, width: number, columns: number, store: Held['store']): Held {
+    const { group, problem, context } = this;
+    const { rotary, append } = group.chains[output]!;
+    const fits = !rotary && !append && columns % blockSize === 0 && width % blockSize === 0;
+    const request = fits ? this.wanted(output) : undefined;
+    if (!request) return { store };
+    const side = newSide(request, context);
+    this.#sides.push({ request, side });
+    const { k } = this.#writer;
+    const own = k.shared('own', 'f32', problem.rows * columns);
+    return {
+      store: (row, column, value) => {
+        const named = k.let('result', value);
+        store(row, column, named);
+        k.store(own, row.mul(columns).add(column.rem(columns)), named);
+      },
+      afterwards: (first) => {
+        const place = (row: Expr): Expr => row.mul(width).add(first);
+        storeSide(this.#writer, request, side, own, problem.rows, columns, place);
       },
     };
   }
@@ -210,94 +265,4 @@ class MatvecWriter {
       k.if(count.at(row).gt(0), () => k.store(array, place, value));
     };
   }
-
-  #largestUses(): LargestUses {
-    const { rows } = this.problem;
-    const width = this.group.linear.node.outputs[0]!.shape.at(-1)!;
-    const products = this.group.linear.node.attrs.epilogues[0]!.products.length;
-    const tiles = Math.ceil(width / (this.#shape.rows / products));
-    return {
-      tiles,
-      values: this.context.scratch(4 * rows * tiles),
-      indices: this.context.scratch(4 * rows * tiles),
-    };
-  }
-
-  /** The workgroup keeps its outputs to itself and leaves the largest of each row. */
-  #holdLargest(
-    { tiles, values, indices }: LargestUses,
-    width: number,
-  ): {
-    store: (row: Expr, column: Expr, value: Expr) => void;
-    afterwards: (first: Expr, columns: number) => void;
-  } {
-    const { k } = this.#writer;
-    const { rows } = this.problem;
-    const columns = this.#shape.rows / this.group.linear.node.attrs.epilogues[0]!.products.length;
-    const own = k.shared('own', 'f32', rows * columns);
-    const [best, places] = [
-      this.#writer.bind('best', values, 'f32'),
-      this.#writer.bind('places', indices, 'u32'),
-    ];
-    return {
-      store: (row, column, value) => k.store(own, row.mul(columns).add(column.rem(columns)), value),
-      afterwards: (first) => {
-        k.barrier();
-        k.if(k.localIndex.lt(rows), () => {
-          const row = k.let('ownRow', k.localIndex.mul(columns));
-          const value = k.variable('best', own.at(row));
-          const place = k.variable('bestPlace', literal('u32', 0));
-          k.for('next', 1, literal('u32', width).sub(first).min(columns), (next) => {
-            k.if(own.at(row.add(next)).gt(value.value), () => {
-              k.set(value, own.at(row.add(next)));
-              k.set(place, next);
-            });
-          });
-          const at = k.let('tileAt', k.localIndex.mul(tiles).add(first.div(columns)));
-          k.store(best, at, value.value);
-          k.store(places, at, first.add(place.value));
-        });
-      },
-    };
-  }
-
-  /** One workgroup a row looks through what the tiles left. */
-  #largestDispatch({ tiles, values, indices }: LargestUses): Dispatch {
-    const { context, group, problem } = this;
-    const { largest } = group.chains[0]!;
-    const writer = context.writer('largest of tiles', 256);
-    const { k } = writer;
-    const [best, places] = [writer.bind('best', values, 'f32'), writer.bind('places', indices, 'u32')];
-    const result = writer.bind('result', context.output(largest!).use, 'i32');
-    const row = k.let('row', k.builtin('workgroupX'));
-    const value = k.variable('value', literal('f32', Number.NEGATIVE_INFINITY));
-    const place = k.variable('place', literal('u32', 0xffffffff));
-    k.for(
-      'at',
-      row.mul(tiles).add(k.localIndex),
-      row.add(1).mul(tiles),
-      (at) => {
-        // Tiles come in order: of equal ones the first stays.
-        k.if(best.at(at).gt(value.value), () => {
-          k.set(value, best.at(at));
-          k.set(place, places.at(at));
-        });
-      },
-      k.threads,
-    );
-    const [most] = reduceWorkgroup(k, context.features, 'max', value.value) as [Expr];
-    const mine = value.value.eq(most).select(place.value, 0xffffffff);
-    const [first] = reduceWorkgroup(k, context.features, 'min', mine) as [Expr];
-    k.if(k.localIndex.eq(0), () => {
-      k.store(result, row, first.eq(0xffffffff).select(literal('u32', 0), first).bits('i32'));
-    });
-    return writer.in([problem.rows, 1, 1], context.step);
-  }
-}
-
-/** What a workgroup leaves of its tile: one value and place a row. */
-interface LargestUses {
-  readonly tiles: number;
-  readonly values: BufferUse;
-  readonly indices: BufferUse;
 }

@@ -16,6 +16,8 @@ export interface MatvecProblem {
   readonly widths: readonly number[];
   /** Products of one output; rows of a group are a multiple of it. */
   readonly products: number;
+  /** Columns that a workgroup has at least. */
+  readonly leastColumns?: number | undefined;
 }
 
 /** Workgroups that keep a large GPU busy. */
@@ -26,14 +28,17 @@ const wantedLoads = 8;
 /** A shape that fits the adapter. */
 export function matvecShape(
   features: Features,
-  { inDim, packing, widths, products }: MatvecProblem,
+  { inDim, packing, widths, products, leastColumns = 2 }: MatvecProblem,
 ): MatvecShape {
   const lanes = lanesOfGroup(features);
   const columns = widths.reduce((sum, width) => sum + width, 0);
   const rowsPerGroup = products;
   const mostRows = Math.max(1, Math.floor(features.maxThreads / lanes)) * rowsPerGroup;
   let rows = 16 * products;
-  while (rows > mostRows || (rows > 2 * products && (columns * products) / rows < wantedWorkgroups))
+  while (
+    rows > mostRows ||
+    (rows > leastColumns * products && (columns * products) / rows < wantedWorkgroups)
+  )
     rows /= 2;
   const steps = Math.ceil(inDim / perVector(packing) / lanes);
   let splits = 1;

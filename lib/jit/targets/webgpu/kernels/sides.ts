@@ -1,0 +1,172 @@
+// lib/jit/targets/webgpu/kernels/sides.ts: a value's signed bytes beside its float32: made by the kernel that makes the
+// value, for the product that will read it, with that product's norm already in mind.
+
+import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
+import type { Expr } from '../../../kernels/expression.js';
+import type { KernelStep, Place, Step } from '../../../plan.js';
+import type { LastingUse, LowerContext, Operand } from '../context.js';
+import type { BufferUse, Dispatch } from '../dispatch.js';
+import type { DispatchWriter } from '../writer.js';
+import type { ByteOrder } from './activations.js';
+import { blockSize, quantizedBytes, storeQuantized } from './activations.js';
+import type { LinearGroup } from './group.js';
+import { readLinearGroup, samePlace } from './group.js';
+import type { Problem } from './problem.js';
+import { problemOf } from './problem.js';
+
+/** Where a value's bytes and blocks lie. */
+export interface Side<Use extends BufferUse = BufferUse> {
+  readonly bytes: Use;
+  readonly blocks: Use;
+}
+
+/** What a product asks of whoever makes its input. */
+export interface SideRequest {
+  readonly consumer: KernelStep;
+  readonly order: ByteOrder;
+  /** What each element is multiplied by before it is rounded; null: nothing. */
+  readonly gain: Operand | null;
+  readonly elements: number;
+  readonly width: number;
+}
+
+const made = new WeakMap<LowerContext, Map<KernelStep, Side<LastingUse>>>();
+
+/** What a group asks of its input. */
+export function requestOf(group: LinearGroup, problem: Problem, context: LowerContext): SideRequest {
+  const consumer: KernelStep = group.norm ?? group.linear;
+  return {
+    consumer,
+    order: problem.layout.packing === 'int4' ? 'nibbles' : 'plain',
+    gain: group.norm?.node.attrs.scaled ? context.input(group.norm, 1) : null,
+    elements: problem.rows * problem.inDim,
+    width: problem.inDim,
+  };
+}
+
+/**
+ * Looks for a product that reads a value in signed bytes.
+ * @param from the first step after the one that writes the value
+ */
+export function sideWanted(
+  steps: readonly Step[],
+  from: number,
+  value: Operand & { readonly place: Place },
+  context: LowerContext,
+): SideRequest | undefined {
+  if (context.mode !== 'fast') return undefined;
+  for (let at = from; at < steps.length; at++) {
+    const step = steps[at]!;
+    if (step.kind === 'scan') return undefined;
+    if (step.kind === 'copy') {
+      if (context.overlaps(value, { ...value, use: context.place(step.to, step.bytes) })) return undefined;
+      continue;
+    }
+    const group = readLinearGroup(steps, at);
+    const input = group && (group.norm ?? group.linear).inputs[0]!;
+    if (group && input && samePlace(input, value.place)) {
+      const problem = problemOf(group, context);
+      if (problem?.takesBytes) return requestOf(group, problem, context);
+    }
+    if (step.outputs.some((_, i) => context.overlaps(value, context.output(step, i)))) return undefined;
+  }
+  return undefined;
+}
+
+/** Memory for a side; `keep` it when its dispatch is sure to be written, else give it back. */
+export function newSide({ elements }: SideRequest, context: LowerContext): Side<LastingUse> {
+  const { bytes, blocks } = quantizedBytes(elements);
+  return { bytes: context.lasting(bytes), blocks: context.lasting(blocks) };
+}
+
+export function keepSide({ consumer }: SideRequest, side: Side<LastingUse>, context: LowerContext): void {
+  const sides = made.get(context) ?? new Map<KernelStep, Side<LastingUse>>();
+  made.set(context, sides.set(consumer, side));
+}
+
+export function releaseSide({ bytes, blocks }: Side<LastingUse>, context: LowerContext): void {
+  context.release(bytes);
+  context.release(blocks);
+}
+
+/** The side that was made for a product, which is now its to release. */
+export function takeSide(consumer: KernelStep, context: LowerContext): Side<LastingUse> | undefined {
+  const side = made.get(context)?.get(consumer);
+  made.get(context)?.delete(consumer);
+  return side;
+}
+
+/**
+ * Writes bytes and blocks of what the workgroup holds in shared memory; every thread has to arrive.
+ * @param own values [rows, columns] of the workgroup, columns a multiple of 16
+ * @param place element of the whole value that a row's first one is
+ */
+export function storeSide(
+  writer: DispatchWriter,
+  { order, gain, width }: SideRequest,
+  side: Side,
+  own: ArrayRef,
+  rows: number,
+  columns: number,
+  place: (row: Expr) => Expr,
+): void {
+  const { k } = writer;
+  const arrays = {
+    bytes: writer.bind('bytes', side.bytes, 'u32'),
+    blocks: writer.bind('blocks', side.blocks, 'f32x2'),
+  };
+  const gains = gain && writer.bind('gains', gain.use, 'f32');
+  k.barrier();
+  const words = (rows * columns) / 4;
+  const run = (index: Expr): void => {
+    const row = k.let('sideRow', index.div(columns / 4));
+    const inRow = k.let('inRow', index.rem(columns / 4));
+    const block = k.let('blockBegin', inRow.div(blockSize / 4).mul(blockSize));
+    const begin = k.let('sideBegin', place(row));
+    const from = k.let('from', row.mul(columns).add(block));
+    // A tile may stick out of the value at its end.
+    k.if(begin.rem(width).add(block).lt(width), () => {
+      const gainAt = gains && k.let('gainAt', begin.add(block).rem(width));
+      storeQuantized(
+        k,
+        arrays,
+        order,
+        begin.div(4).add(inRow),
+        (i) => own.at(from.add(i)),
+        gains && gainAt ? (i) => gains.at(gainAt.add(i)) : null,
+      );
+    });
+  };
+  eachThread(k, words, run);
+}
+
+/** Runs `body` for 0 to count - 1 over the workgroup's threads. */
+function eachThread(k: KernelBuilder, count: number, body: (index: Expr) => void): void {
+  if (count <= k.threads) k.if(k.localIndex.lt(count), () => body(k.localIndex));
+  else k.for('index', k.localIndex, count, body, k.threads);
+}
+
+/** Makes bytes of a value that nobody left any of. */
+export function quantizeDispatch(
+  x: Operand,
+  request: SideRequest,
+  context: LowerContext,
+): { readonly dispatch: Dispatch; readonly side: Side } {
+  const { bytes, blocks } = quantizedBytes(request.elements);
+  const side = { bytes: context.scratch(bytes), blocks: context.scratch(blocks) };
+  const writer = context.writer('quantize', 64);
+  const { k } = writer;
+  const count = request.elements / 4;
+  const word = writer.threadIndex(count);
+  const array = writer.bind('x', x.use, 'f32');
+  const gains = request.gain && writer.bind('gains', request.gain.use, 'f32');
+  const arrays = {
+    bytes: writer.bind('bytes', side.bytes, 'u32'),
+    blocks: writer.bind('blocks', side.blocks, 'f32x2'),
+  };
+  const begin = k.let('begin', word.div(blockSize / 4).mul(blockSize));
+  const gainAt = k.let('gainAt', begin.rem(request.width));
+  const gain = gains ? (i: Expr) => gains.at(gainAt.add(i)) : null;
+  storeQuantized(k, arrays, request.order, word, (i) => array.at(begin.add(i)), gain);
+  return { dispatch: writer.forThreads(count, context.step), side };
+}
