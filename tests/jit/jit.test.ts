@@ -291,7 +291,7 @@ describe('what it says of itself', () => {
 
   test('an unknown target is refused', async () => {
     const g = jit((x: tf.Tensor) => x, { target: 'abacus' as 'wasm' });
-    await expect(g(tf.ones([1]))).rejects.toThrow(/expected one of reference, wasm, received abacus/);
+    await expect(g(tf.ones([1]))).rejects.toThrow(/expected one of reference, wasm, webgpu, received abacus/);
   });
 
   test('an aborted call does not start', async () => {

@@ -5,6 +5,7 @@ import type { BinaryOp, Expr, ExprNode, ScalarType, Type, UnaryOp } from '../../
 import { lanesOf, scalarOf } from '../../kernels/expression.js';
 import type { BufferArray, Kernel, KernelFunction, LocalArray, Statement } from '../../kernels/kernel.js';
 import { forEachExpr } from '../../kernels/kernel.js';
+import { wgslName } from './names.js';
 
 export interface WgslOptions {
   /** The language extension subgroup_id: else a subgroup's index is computed, which holds where lanes lie in order. */
@@ -99,10 +100,10 @@ class Printer {
       ...(parameters.length === 0
         ? []
         : [
-            `struct Parameters { ${parameters.map(({ name, type }) => `${name}: ${typeName(type)}`).join(', ')} }`,
+            `struct Parameters { ${parameters.map(({ name, type }) => `${wgslName(name)}: ${typeName(type)}`).join(', ')} }`,
             `@group(0) @binding(${buffers.length}) var<uniform> parameters: Parameters;`,
           ]),
-      ...shared.map((array) => `var<workgroup> ${array.name}: ${arrayType(array)};`),
+      ...shared.map((array) => `var<workgroup> ${wgslName(array.name)}: ${arrayType(array)};`),
       // A constant expression may not be infinite; this one is none for the compiler.
       ...(infinity ? ['var<private> infinityBits: u32 = 0x7f800000u;'] : []),
       ...functions.map((fn) => this.#function(fn)),
@@ -115,8 +116,10 @@ class Printer {
   }
 
   #function({ name, parameters, result, body }: KernelFunction): string {
-    const inputs = parameters.map((each) => `${each.name}: ${typeName(each.type)}`).join(', ');
-    return [`fn ${name}(${inputs}) -> ${typeName(result)} {`, ...this.#lines(body, 1), '}'].join('\n');
+    const inputs = parameters.map((each) => `${wgslName(each.name)}: ${typeName(each.type)}`).join(', ');
+    return [`fn ${wgslName(name)}(${inputs}) -> ${typeName(result)} {`, ...this.#lines(body, 1), '}'].join(
+      '\n',
+    );
   }
 
   #lines(statements: readonly Statement[], depth: number): string[] {
@@ -128,13 +131,13 @@ class Printer {
     const inner = (body: readonly Statement[]): string[] => this.#lines(body, depth + 1);
     switch (statement.kind) {
       case 'let':
-        return [`${pad}let ${statement.name} = ${this.#expr(statement.value)};`];
+        return [`${pad}let ${wgslName(statement.name)} = ${this.#expr(statement.value)};`];
       case 'variable':
-        return [`${pad}var ${statement.name} = ${this.#expr(statement.value)};`];
+        return [`${pad}var ${wgslName(statement.name)} = ${this.#expr(statement.value)};`];
       case 'array':
-        return [`${pad}var ${statement.array.name}: ${arrayType(statement.array)};`];
+        return [`${pad}var ${wgslName(statement.array.name)}: ${arrayType(statement.array)};`];
       case 'set':
-        return [`${pad}${statement.name} = ${this.#expr(statement.value)};`];
+        return [`${pad}${wgslName(statement.name)} = ${this.#expr(statement.value)};`];
       case 'store':
         return [`${pad}${this.#element(statement.array, statement.index)} = ${this.#expr(statement.value)};`];
       case 'atomicAdd': {
@@ -152,7 +155,8 @@ class Printer {
         ];
       }
       case 'for': {
-        const { name, begin, end, step } = statement;
+        const { begin, end, step } = statement;
+        const name = wgslName(statement.name);
         const [first, last, by] = [begin, end, step].map((each) => this.#expr(each));
         const head = `for (var ${name} = ${first}; ${name} < ${last}; ${name} += ${by}) {`;
         return [`${pad}${head}`, ...inner(statement.body), `${pad}}`];
@@ -173,7 +177,7 @@ class Printer {
   }
 
   #element(array: string, index: Expr): string {
-    return `${array}[${this.#expr(index)}]`;
+    return `${wgslName(array)}[${this.#expr(index)}]`;
   }
 
   #expr({ type, node }: Expr): string {
@@ -181,11 +185,11 @@ class Printer {
       case 'literal':
         return literalText(type, node.value);
       case 'name':
-        return node.name;
+        return wgslName(node.name);
       case 'builtin':
         return this.#builtin(node.name);
       case 'parameter':
-        return `parameters.${node.name}`;
+        return `parameters.${wgslName(node.name)}`;
       case 'unary':
         return this.#unary(node.op, node.args[0]);
       case 'binary':
@@ -193,7 +197,7 @@ class Printer {
       case 'call':
         return `${callNames[node.op]}(${this.#list(node.args)})`;
       case 'function':
-        return `${node.fn.name}(${this.#list(node.args)})`;
+        return `${wgslName(node.fn.name)}(${this.#list(node.args)})`;
       case 'select': {
         const [condition, then, otherwise] = node.args.map((arg) => this.#expr(arg));
         return `select(${otherwise}, ${then}, ${condition})`;
@@ -206,7 +210,7 @@ class Printer {
       case 'bits':
         return `bitcast<${typeName(type)}>(${this.#expr(node.args[0])})`;
       case 'uniformLoad':
-        return `workgroupUniformLoad(&${node.array}[0])`;
+        return `workgroupUniformLoad(&${wgslName(node.array)}[0])`;
       case 'load': {
         const place = this.#element(node.array, node.args[0]);
         return this.#atomics.has(node.array) ? `atomicLoad(&${place})` : place;
@@ -239,7 +243,7 @@ class Printer {
 function bufferLine({ name, element, access }: BufferArray, binding: number): string {
   const item = access === 'atomic' ? `atomic<${typeName(element)}>` : typeName(element);
   const mode = access === 'read' ? 'read' : 'read_write';
-  return `@group(0) @binding(${binding}) var<storage, ${mode}> ${name}: array<${item}>;`;
+  return `@group(0) @binding(${binding}) var<storage, ${mode}> ${wgslName(name)}: array<${item}>;`;
 }
 
 function arrayType({ element, length }: LocalArray): string {
