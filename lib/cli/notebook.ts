@@ -4,7 +4,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { isHubId } from '../hub.js';
-import { resultsFolder } from '../paths.js';
+import { modelsFolder, resultsFolder } from '../paths.js';
 import { randomShapeNames } from '../randomModel.js';
 import { fetchFromHub } from './model.js';
 import { resolveModel } from './models.js';
@@ -71,7 +71,10 @@ export function addNotebook(program: Command, terminal: Terminal): void {
         .argParser(parameter)
         .default({}, 'none'),
     )
-    .option('--model <name>', 'short for --param model=NAME; a relative folder will do, a hub id is fetched')
+    .option(
+      '--model <name>',
+      'short for --param model=NAME, and speedModel=NAME if it is not an embedded one; a hub id is fetched',
+    )
     .option('--solve', 'run the folded solutions in place of the starter cells')
     .option('--cell-limit <seconds>', 'most time that one cell may take', wholeNumber(1), 600)
     .option('--output <folder>', 'where everything goes')
@@ -108,19 +111,24 @@ function jsonOrText(value: string): unknown {
 
 async function runNotebooks(terminal: Terminal, options: RunArguments): Promise<void> {
   const { only, param, model, solve, cellLimit, output } = options;
-  const parameters =
-    model === undefined ? param : { ...param, model: await nameForNotebook(terminal, model) };
+  const name = model === undefined ? undefined : await nameForNotebook(terminal, model);
   const { runCourse } = await import('../notebook/course.js');
   const course = await runCourse({
     ...(only && { only }),
     ...(output !== undefined && { outputFolder: resolve(output) }),
     ...(terminal.errors === process.stderr && { stream: process.stderr }),
-    parameters,
+    parameters: { ...(name !== undefined && { model: name }), ...param },
+    // A model of one's own takes the place of GPT-2's real shape, too; the embedded ones are too small for that.
+    defaults: name !== undefined && !isEmbedded(name) ? { speedModel: name } : {},
     solveExercises: solve ?? false,
     timeoutMs: 1000 * cellLimit,
     signal: terminal.signal,
   });
   print(terminal, course.report);
+}
+
+function isEmbedded(name: string): boolean {
+  return existsSync(join(modelsFolder(), name));
 }
 
 /**

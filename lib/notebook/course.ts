@@ -14,6 +14,8 @@ export interface CourseOptions extends Omit<RunNotebookOptions, 'output' | 'onPr
   readonly notebooks?: readonly string[];
   /** Starts of names, such as `03` or `03_quantization`; all unless told. */
   readonly only?: readonly string[];
+  /** As `parameters`, for those notebooks that have the name; none need have it, and `parameters` goes before it. */
+  readonly defaults?: Readonly<Record<string, unknown>>;
   /** Results folder of this run: `notebooks/` and `report.html` go there; RESPONSE_TIME_RESULTS or results/latest. */
   readonly outputFolder?: string;
   /** Where progress is shown; standard error unless told. */
@@ -44,14 +46,20 @@ function select(paths: readonly string[], only: readonly string[] | undefined): 
 }
 
 /** Each notebook gets the parameters that it declares. @throws RangeError if none declares a name (lists all) */
-function shareParameters(paths: readonly string[], parameters: Readonly<Record<string, unknown>>) {
+function shareParameters(
+  paths: readonly string[],
+  parameters: Readonly<Record<string, unknown>>,
+  defaults: Readonly<Record<string, unknown>>,
+) {
   const known = paths.map((path) => parameterNames(readNotebook(path)));
   const all = [...new Set(known.flat())];
   const unknown = Object.keys(parameters).filter((name) => !all.includes(name));
   if (unknown.length > 0)
     throw new RangeError(`unknown parameter ${unknown.join(', ')}; known: ${all.join(', ') || 'none'}`);
   return known.map((names) =>
-    Object.fromEntries(Object.entries(parameters).filter(([name]) => names.includes(name))),
+    Object.fromEntries(
+      Object.entries({ ...defaults, ...parameters }).filter(([name]) => names.includes(name)),
+    ),
   );
 }
 
@@ -73,10 +81,10 @@ function startBar(name: string, stream: NodeJS.WriteStream) {
  * @throws NotebookError of the first notebook that fails; those after it are not run
  */
 export async function runCourse(options: CourseOptions = {}): Promise<CourseRun> {
-  const { stream = process.stderr, only, parameters = {}, env, ...runOptions } = options;
+  const { stream = process.stderr, only, parameters = {}, defaults = {}, env, ...runOptions } = options;
   const outputFolder = resolve(options.outputFolder ?? resultsFolder());
   const paths = select(options.notebooks ?? courseNotebooks(), only);
-  const shares = shareParameters(paths, parameters);
+  const shares = shareParameters(paths, parameters, defaults);
   const report = join(outputFolder, 'report.html');
   const outputs: string[] = [];
   const runs: (NotebookRun & { name: string })[] = [];

@@ -54,8 +54,8 @@ export interface CheckLimit {
   readonly atLeast?: number;
   /** Compared deeply, so that lists of token ids can be checked too. */
   readonly equals?: unknown;
-  /** A failed soft check is shown and recorded but does not stop the notebook. */
-  readonly soft?: boolean;
+  /** A failed soft check is shown and recorded but does not stop the notebook; a text says why it may fail. */
+  readonly soft?: boolean | string;
 }
 
 /** A checkpoint's outcome, plain JSON. */
@@ -95,7 +95,10 @@ export function check(name: string, value: unknown, limit: CheckLimit): void {
   const { expected, passed } = judge(value, limit);
   checkRecords.set(name, { name, value, expected, passed });
   const claim = `${name}: ${formatValue(value)} ${expected}`;
-  console.log(passed ? `PASS ${claim}` : `FAIL ${name}: ${formatValue(value)}, expected ${expected}`);
+  const reason = typeof limit.soft === 'string' ? ` (${limit.soft})` : '';
+  console.log(
+    passed ? `PASS ${claim}` : `FAIL ${name}: ${formatValue(value)}, expected ${expected}${reason}`,
+  );
   if (!passed && !limit.soft)
     throw new Error(`Check failed: ${name}: expected ${expected}, received ${formatValue(value)}`);
 }

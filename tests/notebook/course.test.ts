@@ -8,7 +8,13 @@ import { cell, saveNotebook, streamText, temporaryFolder } from './helpers.js';
 
 const folder = temporaryFolder();
 const notebooks = [
-  saveNotebook(folder, '00_one', '# One', cell('let samples = 1;', 'parameters'), 'console.log(samples);'),
+  saveNotebook(
+    folder,
+    '00_one',
+    '# One',
+    cell("let samples = 1;\nlet speedModel = 'a';", 'parameters'),
+    'console.log(samples, speedModel);',
+  ),
   saveNotebook(folder, '01_two', '# Two', "throw new Error('stop');"),
   saveNotebook(folder, '02_three', '# Three', '1'),
 ];
@@ -26,11 +32,12 @@ function terminal() {
 test('runs in order, shares parameters, shows a line a notebook, and reports also after a failure', async () => {
   const outputFolder = join(folder, 'results');
   const { stream, text } = terminal();
-  const run = runCourse({ notebooks, outputFolder, stream, parameters: { samples: 7 } });
+  const defaults = { samples: 9, speedModel: 'b', nobodys: 1 };
+  const run = runCourse({ notebooks, outputFolder, stream, parameters: { samples: 7 }, defaults });
   await expect(run).rejects.toThrow(/01_two\.ipynb: cell 2 \(Two\): Error: stop/);
   expect(text()).toMatch(/^00_one +\d+\.\d s\n$/);
   expect(streamText(readNotebook(join(outputFolder, 'notebooks', '00_one.ipynb')).cells[3]!.outputs!)).toBe(
-    '7\n',
+    '7 b\n',
   );
   const report = readFileSync(join(outputFolder, 'report.html'), 'utf8');
   expect(report).toContain('id="00_one"');
@@ -43,7 +50,7 @@ test('unknown notebooks and parameters run nothing', async () => {
     'notebook 05: expected one of 00_one, 01_two, 02_three',
   );
   await expect(runCourse({ notebooks, parameters: { sample: 1 } })).rejects.toThrow(
-    'unknown parameter sample; known: samples',
+    'unknown parameter sample; known: samples, speedModel',
   );
 });
 

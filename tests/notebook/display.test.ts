@@ -67,6 +67,8 @@ test('check throws after printing and recording what fails, unless soft', () => 
   check('same text', 'a', { equals: 'b', soft: true });
   check('not a number', Number.NaN, { atMost: 1, soft: true });
   expect(text).toMatch(/FAIL same text: a, expected = b\nFAIL not a number: NaN, expected <= 1\n$/);
+  check('another', 1, { atLeast: 2, soft: 'why it may' });
+  expect(text).toMatch(/FAIL another: 1, expected >= 2 \(why it may\)\n$/);
   expect(() => check('nothing', 1, {})).toThrow(TypeError);
   expect(() => check('text', '1', { atMost: 1 })).toThrow(TypeError);
 });

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test, vi } from 'vitest';
 import { check } from '../../lib/notebook/display.js';
-import { prepareModel } from '../../lib/notebook/models.js';
+import { isLarge, prepareModel, sampleCount, unlessEmbedded } from '../../lib/notebook/models.js';
 import { measurePyTorch } from '../../lib/notebook/pytorch.js';
 import { readRecord, saveRecord } from '../../lib/notebook/record.js';
 import { modelsFolder } from '../../lib/paths.js';
@@ -44,6 +44,29 @@ test('what has not run is undefined; what is no record is named', async () => {
 test('an embedded model is found by its name, an unknown one lists those that there are', async () => {
   expect(await prepareModel('tiny-gpt2')).toBe(join(modelsFolder(), 'tiny-gpt2'));
   await expect(prepareModel('no-such-model')).rejects.toThrow(/tiny-gpt2/);
+});
+
+test('of a larger model fewer samples are measured, of another than the embedded ones less is asked', async () => {
+  const limits = { most: 20, least: 4 };
+  expect([3_160_000, 30_000_000, 135_000_000].map((size) => sampleCount('auto', size, limits))).toEqual([
+    20, 4, 4,
+  ]);
+  expect(sampleCount('auto', 6_400_000, limits)).toBe(10);
+  expect(sampleCount(1000, 135_000_000, limits)).toBe(1000);
+  const embedded = join(modelsFolder(), 'tiny-mistral');
+  expect(unlessEmbedded(embedded)).toBe(false);
+  expect(unlessEmbedded(folder)).toMatch(/embedded/);
+  expect(await isLarge(embedded)).toBe(false);
+  const config = {
+    model_type: 'gpt2',
+    vocab_size: 50257,
+    n_positions: 1024,
+    n_embd: 768,
+    n_layer: 12,
+    n_head: 12,
+  };
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
+  expect(await isLarge(folder)).toBe(true);
 });
 
 test('PyTorch is missing, with the reason, where no Python can import it', async () => {
