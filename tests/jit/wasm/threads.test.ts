@@ -3,6 +3,7 @@ import '@tensorflow/tfjs-backend-cpu';
 import * as tf from '@tensorflow/tfjs-core';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { cachedAttention, type KVCache, openStep } from '../../../lib/cache.js';
 import type { Graph } from '../../../lib/jit/graph.js';
 import { optimize } from '../../../lib/jit/optimize.js';
 import { type Plan, planMemory } from '../../../lib/jit/plan.js';
@@ -75,6 +76,44 @@ test('one, two and three threads give the same bits', async () => {
   expect(results[1]).toEqual(results[0]);
   expect(results[2]).toEqual(results[0]);
 });
+
+test.each([
+  ['a token', 1, null],
+  ['a prompt', 7, null],
+  ['a prompt and a window', 7, 5],
+] as const)(
+  'attention over a cache gives the same bits with any number of threads: %s',
+  async (_, query, window) => {
+    const [batch, heads, kvHeads, headDim, capacity] = [2, 9, 3, 6, 16];
+    const spec = { layers: 1, kvHeads, headDim, capacity, window };
+    const fn = (...args: tf.Tensor[]) => {
+      const [q, k, v, keys, values] = args as tf.Tensor4D[];
+      const [start, count] = args.slice(5) as tf.Tensor1D[];
+      const cache: KVCache = {
+        spec,
+        layout: 'fixed',
+        keys: [keys!],
+        values: [values!],
+        positions: null,
+        padding: 0,
+      };
+      return cachedAttention(openStep(cache, start!, count!, query), 0, q!, k!, v!, 0.4);
+    };
+    const held = (seed: number) => numbers([batch, kvHeads, capacity, headDim], seed);
+    const given = (count: number, seed: number) => numbers([batch, count, query, headDim], seed);
+    const args = [given(heads, 1), given(kvHeads, 2), given(kvHeads, 3), held(4), held(5)];
+    const lengths = [tf.tensor1d([3, 8], 'int32'), tf.tensor1d([query, Math.ceil(query / 2)], 'int32')];
+    const plan = planOf(fn as never, [...args, ...lengths]);
+    expect(plan.steps.some((step) => step.kind === 'kernel' && step.node.op === 'CachedAttention')).toBe(
+      true,
+    );
+    const results = [];
+    for (const threads of [1, 2, 3, 6])
+      results.push((await run(open(threads), plan, [...args, ...lengths])).values[0]);
+    for (const other of results.slice(1)) expect(other).toEqual(results[0]);
+    expect(new Set(results[0]).size).toBeGreaterThan(100);
+  },
+);
 
 test('100 random graphs give the same bits with one thread and three', { timeout: 60_000 }, async () => {
   const [here, threaded] = [createWasmTarget({ threads: 1 }), open(3)];

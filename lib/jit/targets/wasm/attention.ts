@@ -1,15 +1,17 @@
 // lib/jit/targets/wasm/attention.ts: CachedAttention and Attention: which query sees which keys. One unit of work is one
-// query of one head, or of the heads that share keys. Source: Vaswani et al. 2017, section 3.2.1.
+// head of a token, or a block of tokens of a head; how many go together changes speed alone.
+// Source: Vaswani et al. 2017, section 3.2.1.
 
 import { sizeOf } from '../../../tensor.js';
 import type { StructuredNode, Value } from '../../graph.js';
 import type { KernelStep } from '../../plan.js';
-import { attend, scoreBytes } from './attend.js';
-import type { Local } from './builder.js';
+import { attend } from './attend.js';
+import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import { addStrides, unravel } from './elementwise.js';
 import { loads } from './memory.js';
-import { constant, type Expr } from './nodes.js';
+import { constant, type Expr, type Operand } from './nodes.js';
+import { QUERY_BLOCK, scoreBytes } from './queries.js';
 import { mapRow } from './rows.js';
 import { i32, select } from './scalars.js';
 import { f32x4 } from './vectors.js';
@@ -24,40 +26,116 @@ export function emitCachedAttention(context: KernelContext, step: KernelStep): K
     f.let('base', context.addresses.place(place)),
   ) as [Local, Local, Local, Local, Local];
   const out = f.let('out', context.addresses.place(step.outputs[0]!));
-  // One query a row: the heads of a group go together, and each key is read from memory once.
-  const group = query === 1 ? heads / kvHeads : 1;
-  const scores = f.let('scores', context.scratch(group * scoreBytes(capacity)));
-  const [unit, first, count] = [f.local('i32', 'unit'), f.local('i32', 'first'), f.local('i32', 'count')];
+  const group = heads / kvHeads;
+  const together = query === 1 ? group : Math.min(query, QUERY_BLOCK);
+  const scores = f.let('scores', context.scratch(together * scoreBytes(capacity)));
   const mostSeen = Math.min(window ?? capacity, capacity);
-  f.loop(unit, begin, end, 1, () => {
-    const [row, head, token] = unravel(f, unit, [batch, heads / group, query]) as [Local, Local, Local];
-    const result = f.let('result', i32.add(out, i32.mul(unit, group * keyDim * 4)));
-    const attendAll = () => {
-      // Positions 0 to start + token, the last `mostSeen` of them.
-      const seen = f.let('seen', i32.add(i32.add(loads.i32(i32.add(starts, i32.shl(row, 2))), token), 1));
-      f.set(count, select(seen, mostSeen, i32.lt_u(seen, mostSeen), 'i32'));
-      f.set(first, i32.sub(seen, count));
-      const kvRow = i32.add(i32.mul(row, kvHeads), i32.div_u(head, heads / group / kvHeads));
-      const start = f.let('start', i32.mul(kvRow, capacity * keyDim * 4));
-      attend(context, f, {
-        group,
-        query: f.let('query', i32.add(q, i32.mul(unit, group * keyDim * 4))),
-        keys: f.let('keys', i32.add(keys, start)),
-        values: f.let('values', i32.add(values, start)),
-        out: result,
-        scores,
-        capacity,
-        keyDim,
-        valueDim: keyDim,
-        scale,
-        first,
-        count,
-      });
+  const [first, count] = [f.local('i32', 'first'), f.local('i32', 'count')];
+
+  /** `rows` queries of a head and those after it; the first is `token` of its row, the next ones `step` tokens on. */
+  const attendRows = (place: QueryPlace, rows: Operand, step: 0 | 1) => {
+    const { row, head, token, index } = place;
+    // The first sees positions 0 to start + token, the last `mostSeen` of them.
+    const start = loads.i32(i32.add(starts, i32.shl(row, 2)));
+    const seen = f.let('seen', i32.add(i32.add(start, token), 1));
+    const own = (of: Expr) => select(of, mostSeen, i32.lt_u(of, mostSeen), 'i32');
+    f.set(first, i32.sub(seen, own(seen)));
+    const last = f.let('last', step === 0 ? seen : i32.sub(i32.add(seen, rows), 1));
+    f.set(count, i32.sub(last, first));
+    const unseen = (at: Expr) => {
+      const end = f.let('end', i32.add(seen, at));
+      return { before: i32.sub(i32.sub(end, own(end)), first), after: i32.sub(last, end) };
     };
-    const isReal = i32.lt_s(token, loads.i32(i32.add(counts, i32.shl(row, 2))));
-    f.when(isReal, attendAll, () => mapRow(f, result, group * keyDim, () => f32x4.splat(0)));
+    const kvRow = i32.add(i32.mul(row, kvHeads), i32.div_u(head, group));
+    const kvStart = f.let('kvStart', i32.mul(kvRow, capacity * keyDim * 4));
+    attend(context, f, {
+      rows,
+      query: f.let('query', i32.add(q, i32.mul(index, keyDim * 4))),
+      keys: f.let('keys', i32.add(keys, kvStart)),
+      values: f.let('values', i32.add(values, kvStart)),
+      out: f.let('result', i32.add(out, i32.mul(index, keyDim * 4))),
+      ...{ scores, capacity, keyDim, valueDim: keyDim, scale, first, count },
+      ...(step === 1 && { unseen }),
+    });
+  };
+  const clear = (index: Expr, rows: Expr) => {
+    const empty = f.let('empty', i32.add(out, i32.mul(index, keyDim * 4)));
+    mapRow(f, empty, i32.mul(rows, keyDim), () => f32x4.splat(0));
+  };
+  const given = (row: Local) => loads.i32(i32.add(counts, i32.shl(row, 2)));
+  const walk = { f, begin, end, batch, heads, query, together };
+  if (query === 1) eachGroup(walk, { given, attendRows, clear });
+  else eachBlock(walk, { given, attendRows, clear });
+  const units = query === 1 ? batch * heads : batch * heads * Math.ceil(query / together);
+  return context.finish(f, units, false);
+}
+
+/** A query: row of the batch, head, token, and its place among all queries. */
+interface QueryPlace {
+  readonly row: Local;
+  readonly head: Local;
+  readonly token: Local;
+  readonly index: Local;
+}
+
+interface Walk {
+  readonly f: FunctionBuilder;
+  readonly begin: Local;
+  readonly end: Local;
+  readonly batch: number;
+  readonly heads: number;
+  readonly query: number;
+  readonly together: number;
+}
+
+interface Work {
+  /** Real tokens of a row; the others get zeros. */
+  readonly given: (row: Local) => Expr;
+  readonly attendRows: (place: QueryPlace, rows: Operand, step: 0 | 1) => void;
+  readonly clear: (index: Expr, rows: Expr) => void;
+}
+
+/** One token a row. A unit is a head; those of a group that one thread has go together. */
+function eachGroup({ f, begin, end, batch, heads, together }: Walk, work: Work): void {
+  const unit = f.local('i32', 'unit');
+  const rows = f.local('i32', 'rows');
+  const token = f.let('token', constant('i32', 0));
+  f.set(unit, begin);
+  f.when(i32.lt_u(unit, end), () =>
+    f.repeat(() => {
+      const [row, head] = unravel(f, unit, [batch, heads]) as [Local, Local];
+      const [ofGroup, ofThread] = [i32.sub(together, i32.rem_u(head, together)), i32.sub(end, unit)];
+      f.set(rows, ofGroup);
+      f.set(rows, select(ofThread, rows, i32.lt_u(ofThread, rows), 'i32'));
+      f.when(
+        i32.gt_s(work.given(row), 0),
+        () => work.attendRows({ row, head, token, index: unit }, together === 1 ? 1 : rows, 0),
+        () => work.clear(unit, rows),
+      );
+      f.increase(unit, rows);
+      return i32.lt_u(unit, end);
+    }),
+  );
+}
+
+/** A unit is a block of tokens of one head. */
+function eachBlock({ f, begin, end, batch, heads, query, together }: Walk, work: Work): void {
+  const unit = f.local('i32', 'unit');
+  const smaller = (a: Expr, b: Operand) => select(a, b, i32.lt_s(a, b), 'i32');
+  f.loop(unit, begin, end, 1, () => {
+    const [row, head, block] = unravel(f, unit, [batch, heads, Math.ceil(query / together)]) as [
+      Local,
+      Local,
+      Local,
+    ];
+    const token = f.let('token', i32.mul(block, together));
+    const index = f.let('index', i32.add(i32.mul(i32.add(i32.mul(row, heads), head), query), token));
+    const size = f.let('size', smaller(i32.sub(query, token), together));
+    const real = f.let('real', smaller(i32.sub(work.given(row), token), size));
+    f.set(real, select(real, 0, i32.gt_s(real, 0), 'i32'));
+    f.when(real, () => work.attendRows({ row, head, token, index }, real, 1));
+    f.when(i32.lt_u(real, size), () => work.clear(i32.add(index, real), i32.sub(size, real)));
   });
-  return context.finish(f, (batch * heads * query) / group, false);
 }
 
 export function emitAttention(context: KernelContext, step: KernelStep): Kernel {
@@ -82,7 +160,7 @@ export function emitAttention(context: KernelContext, step: KernelStep): Kernel 
       mask &&
       f.let('maskRow', addStrides(i32.add(maskBase, mask.offset * 4), indices, maskStrides.slice(0, -1)));
     attend(context, f, {
-      group: 1,
+      rows: 1,
       query: f.let('query', i32.add(qBase, i32.mul(unit, keyDim * 4))),
       keys: f.let('keys', i32.add(kBase, i32.mul(matrix, slots * keyDim * 4))),
       values: f.let('values', i32.add(vBase, i32.mul(matrix, slots * valueDim * 4))),
