@@ -30,12 +30,17 @@ export interface ContextOptions {
   readonly bindingBytes: number;
   /** `fast`: products of integer Weights may round what they multiply to signed bytes. Default exact. */
   readonly mode?: Mode | undefined;
+  /** `plain`: only the generic kernels, which compile fast; for emulated GPUs and for comparison. Default all. */
+  readonly kernels?: KernelChoice | undefined;
 }
+
+export type KernelChoice = 'all' | 'plain';
 
 export class LowerContext {
   readonly features: Features;
   readonly bindingBytes: number;
   readonly mode: Mode;
+  readonly kernels: KernelChoice;
   /** Bytes of scratch that the program needs. */
   scratchBytes = 0;
   /** Number of the step that is being lowered, as RunReport.stepMs counts. */
@@ -49,9 +54,10 @@ export class LowerContext {
 
   constructor(
     readonly plan: Plan,
-    { features, bindingBytes, mode = 'exact' }: ContextOptions,
+    { features, bindingBytes, mode = 'exact', kernels = 'all' }: ContextOptions,
   ) {
     this.mode = mode;
+    this.kernels = kernels;
     this.features = { ...features, maxBuffers: features.maxBuffers - 1 }; // one is a loop's control memory
     this.bindingBytes = bindingBytes;
     this.#written = writtenInputs(plan.steps);

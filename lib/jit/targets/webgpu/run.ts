@@ -8,11 +8,13 @@ import type { Plan } from '../../plan.js';
 import type {
   BoundWeight,
   Executable,
+  Mode,
   Target,
   TargetBuffer,
   TargetCompileOptions,
   WeightUse,
 } from '../../target.js';
+import type { KernelChoice } from './context.js';
 import { type Gpu, type GpuOptions, openGpu } from './device.js';
 import { bindingAlignment } from './dispatch.js';
 import { boundForm, formBytes } from './layout.js';
@@ -26,6 +28,24 @@ export interface WebgpuOptions extends GpuOptions {
   readonly tuning?: LoopTuning;
   /** The most that a kernel is given of one buffer; default what the adapter allows. Less is for tests. */
   readonly bindingBytes?: number;
+  /**
+   * Which kernels programs are made of; default what the environment says in RESPONSE_TIME_WEBGPU_KERNELS, else all on a
+   * GPU, and on an emulated one the plain ones, as far as the mode `exact` goes: there compiling takes most of the time.
+   */
+  readonly kernels?: KernelChoice | undefined;
+}
+
+/** Kernels for a program. */
+function kernelChoice(
+  { isSoftware }: Gpu,
+  mode: Mode | undefined,
+  asked: KernelChoice | undefined,
+): KernelChoice {
+  const named =
+    asked ?? (typeof process === 'undefined' ? undefined : process.env?.RESPONSE_TIME_WEBGPU_KERNELS);
+  if (named === 'all' || named === 'plain') return named;
+  if (named) throw new RangeError(`RESPONSE_TIME_WEBGPU_KERNELS: expected all or plain, received ${named}`);
+  return isSoftware && mode !== 'fast' ? 'plain' : 'all';
 }
 
 class WebgpuTarget implements Target {
@@ -33,8 +53,10 @@ class WebgpuTarget implements Target {
   readonly groups = true;
   readonly planOptions = { alignmentBytes: bindingAlignment };
   readonly #host: Host;
+  readonly #kernels: KernelChoice | undefined;
 
   constructor(gpu: Gpu, options: WebgpuOptions) {
+    this.#kernels = options.kernels;
     this.#host = hostOf(gpu, options);
   }
 
@@ -53,7 +75,8 @@ class WebgpuTarget implements Target {
   async compile(plan: Plan, { mode }: TargetCompileOptions = {}): Promise<Executable> {
     const host = this.#host;
     const { features } = host.gpu;
-    const lowering = lowerPlan(plan, { features, bindingBytes: this.#bindingBytes, mode });
+    const kernels = kernelChoice(host.gpu, mode, this.#kernels);
+    const lowering = lowerPlan(plan, { features, bindingBytes: this.#bindingBytes, mode, kernels });
     await host.pipelines.compile(kernelsOf(lowering.items));
     const program = new GpuProgram(host, plan, lowering);
     await this.#memory.settled();

@@ -26,6 +26,7 @@ export function selectKernels(
   at: number,
   context: LowerContext,
 ): Selection | undefined {
+  if (context.kernels === 'plain') return undefined;
   for (const selector of selectors) {
     const selection = selector(steps, at, context);
     if (selection) return selection;

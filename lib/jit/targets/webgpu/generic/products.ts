@@ -144,20 +144,19 @@ function directLinear(
   const totals = reduceWorkgroup(k, w.features, 'add', ...sums.flat());
   const arrays = operands.map((operand, i) => bindOperand(w, `operand${i}`, operand));
   const y = bindOperand(w, 'y', output);
-  for (let r = 0; r < tile; r++) {
-    const row = first.add(r);
-    const isOurs = k.localIndex.eq(r % k.threads);
-    k.if(rows % tile === 0 ? isOurs : isOurs.and(row.lt(rows)), () => {
-      const index = k.let('index', row.mul(width).add(feature));
-      const views = epilogue.operands.map(({ view }) => view);
-      const elements = viewElements(k, index, output.shape, views);
-      const result = writeProgram(k, epilogue.program, [
-        ...products.map((_, i) => totals[i * tile + r]!),
-        ...elements.map((element, i) => loadOperand(arrays[i]!, operands[i]!, element)),
-      ]);
-      k.store(y, index, storedElement(result));
+  // Thread r writes row r of the tile.
+  const row = k.let('own', first.add(k.localIndex));
+  k.if(k.localIndex.lt(tile).and(row.lt(rows)), () => {
+    const sumsOfRow = products.map((_, i) => {
+      const ofTile = totals.slice(i * tile, (i + 1) * tile);
+      return ofTile.reduce((held, total, r) => (r === 0 ? total : k.localIndex.eq(r).select(total, held)));
     });
-  }
+    const index = k.let('index', row.mul(width).add(feature));
+    const views = epilogue.operands.map(({ view }) => view);
+    const elements = viewElements(k, index, output.shape, views);
+    const loaded = elements.map((element, i) => loadOperand(arrays[i]!, operands[i]!, element));
+    k.store(y, index, storedElement(writeProgram(k, epilogue.program, [...sumsOfRow, ...loaded])));
+  });
   return w.forWorkgroups(groups, context.step);
 }
 
