@@ -3,6 +3,7 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
+import { evaluationFigures, formatEvaluation } from '../cluster/figures.js';
 import { type ClusterPlan, makeClusterPlan, modelDigest, readPlan, writePlan } from '../cluster/plan.js';
 import { EXIT, sbatchScript } from '../cluster/sbatch.js';
 import type { InstructionSample } from '../dataset.js';
@@ -25,6 +26,7 @@ A run in four steps, on any machines that share a folder or whose files are brou
   plan     fixes model, samples, configurations and the number of shards in one file
   run      measures one shard; each start appends to a file of its own, and goes on where all before it stopped
   merge    puts the shards together: the records of one machine, or a list of what is missing
+  figures  the figures of an evaluation for others to read, without the texts
   sbatch   prints a script for Slurm that does run and merge
 
 Exit codes
@@ -57,6 +59,15 @@ Measurements that two attempts made count once. Where machines differ in more th
 of its own, since times of unlike machines have no common percentile; a note says so.
 `;
 
+const FIGURES_HELP = `
+--plan has a --reference and says how good the texts are; --speed names plans that were measured with the machine to
+themselves. In the file: ROUGE and exact match against the reference answers and against the reference's texts, with
+ROUGE-L and prompt length by sample; perplexity, KL divergence and same top token of the weights; the speed's records.
+
+Example
+  $ response-time cluster figures --plan texts.json --speed speed.json --output results/reference/evaluation.json
+`;
+
 /** Adds the commands to the program. */
 export function addCluster(program: Command, terminal: Terminal): void {
   const cluster = program
@@ -67,6 +78,7 @@ export function addCluster(program: Command, terminal: Terminal): void {
   addPlan(cluster, terminal);
   addRun(cluster, terminal);
   addMerge(cluster, terminal);
+  addFigures(cluster, terminal);
   addSbatch(cluster, terminal);
 }
 
@@ -74,6 +86,7 @@ interface PlanArguments extends Settings {
   readonly output: string;
   readonly shards: number;
   readonly reference?: string;
+  readonly answerTokens?: number;
   readonly config?: string;
 }
 
@@ -88,6 +101,7 @@ function addPlan(cluster: Command, terminal: Terminal): void {
     .option('--samples <count>', 'prompts to measure (default: 100)', wholeNumber(1))
     .option('--configurations <names>', 'with commas between, as of `benchmark`', configurationNames)
     .option('--reference <name>', 'the configuration whose weights the others are compared with')
+    .option('--answer-tokens <count>', 'most tokens of an answer to compare (default: all)', wholeNumber(1))
     .option('--config <file>', 'JSON file with these settings, as of `benchmark`')
     .addOption(datasetOption())
     .option('--new <count>', 'most new tokens a sample (default: 64)', wholeNumber(1))
@@ -100,7 +114,7 @@ function addPlan(cluster: Command, terminal: Terminal): void {
 }
 
 async function runPlan(terminal: Terminal, name: string, options: PlanArguments): Promise<void> {
-  const { output, shards, reference = null, config, ...settings } = options;
+  const { output, shards, reference = null, answerTokens = null, config, ...settings } = options;
   const plan = await configured(terminal, async () => {
     const { dataset, samples, configurations, newTokens, promptTokens, repeats, ignoreEos, backend } =
       await makePlan(settings, config);
@@ -110,6 +124,7 @@ async function runPlan(terminal: Terminal, name: string, options: PlanArguments)
     return makeClusterPlan({
       shards,
       reference,
+      answerTokens,
       model: { name: identify(folder).name, folder, digest: await modelDigest(folder) },
       configurations: configurations.map(({ label }) => label),
       ...{ newTokens, promptTokens, repeats, ignoreEos, backend, dataset },
@@ -178,12 +193,7 @@ async function runMerge(terminal: Terminal, options: MergeArguments): Promise<vo
       terminal,
       `note: ${doubles} measurements were made twice, each counts once; ${unequalDoubles} of them with another text`,
     );
-  if (missing.length > 0) {
-    for (const line of missing) note(terminal, `missing: ${line}`);
-    note(terminal, 'incomplete: nothing was written; run the shards again, each goes on where it was');
-    terminal.exitCode = EXIT.incomplete;
-    return;
-  }
+  if (missing.length > 0) return sayMissing(terminal, missing);
   const runs = mergedRuns(plan, merged);
   if (options.samples !== undefined) {
     const lines = samples.map(({ label, sample, key, value, facts }) =>
@@ -195,6 +205,49 @@ async function runMerge(terminal: Terminal, options: MergeArguments): Promise<vo
   print(terminal, options.json ? JSON.stringify(runs) : formatRuns(runs));
   for (const line of new Set(runs.flatMap(({ notes }) => notes))) note(terminal, `note: ${line}`);
   note(terminal, `${runs.length} ${runs.length === 1 ? 'record' : 'records'} written to ${written}`);
+}
+
+function sayMissing(terminal: Terminal, missing: readonly string[]): void {
+  for (const line of missing) note(terminal, `missing: ${line}`);
+  note(terminal, 'incomplete: nothing was written; run the shards again, each goes on where it was');
+  terminal.exitCode = EXIT.incomplete;
+}
+
+interface FiguresArguments {
+  readonly plan: string;
+  readonly speed?: readonly string[];
+  readonly output: string;
+}
+
+function addFigures(cluster: Command, terminal: Terminal): void {
+  cluster
+    .command('figures')
+    .summary('merged shards -> figures without the texts')
+    .description(
+      'Writes the figures of an evaluation, numbers and no text of the dataset, for others to read.',
+    )
+    .addOption(planOption())
+    .option('--speed <files...>', 'plans whose runs give the speed (default: the same plan)')
+    .requiredOption('--output <file>', 'the figures')
+    .addHelpText('after', FIGURES_HELP)
+    .action((options: FiguresArguments) => runFigures(terminal, options));
+}
+
+async function runFigures(terminal: Terminal, options: FiguresArguments): Promise<void> {
+  const { collectShards } = await import('../cluster/merge.js');
+  const collect = async (file: string) => {
+    const plan = await readPlan(file);
+    return { plan, merged: await collectShards(plan, folderOf(file, undefined)) };
+  };
+  const [texts, ...speeds] = await configured(terminal, () =>
+    Promise.all([options.plan, ...(options.speed ?? [options.plan])].map(collect)),
+  );
+  const missing = [texts!, ...speeds].flatMap(({ merged }) => merged.missing);
+  if (missing.length > 0) return sayMissing(terminal, missing);
+  const figures = await configured(terminal, () => evaluationFigures(texts!, speeds));
+  await writeTextAtomically(options.output, `${JSON.stringify(figures)}\n`);
+  print(terminal, formatEvaluation(figures));
+  note(terminal, `figures written to ${resolve(options.output)}`);
 }
 
 interface SbatchArguments {

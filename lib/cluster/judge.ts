@@ -39,10 +39,12 @@ export async function judgeAnswers(
   watch.begin('comparing', mine.length, mine.filter((sample) => !isMissing(sample)).length);
   for (const sample of mine.filter(isMissing)) {
     signal?.throwIfAborted();
-    const judged = await judgeSample(judges, sample, signal).catch((error) => {
-      if (signal?.aborted) throw error;
-      watch.failed(error);
-    });
+    const judged = await judgeSample(judges, sample, plan.answerTokens ?? undefined, signal).catch(
+      (error) => {
+        if (signal?.aborted) throw error;
+        watch.failed(error);
+      },
+    );
     if (!judged) continue;
     for (const [i, { label }] of judges.entries()) await store.addJudged(label, sample.keys[0]!, judged[i]!);
     watch.step();
@@ -52,13 +54,14 @@ export async function judgeAnswers(
 async function judgeSample(
   judges: readonly Judge[],
   sample: PlannedSample,
+  most: number | undefined,
   signal: AbortSignal | undefined,
 ): Promise<Judged[]> {
   const { model } = judges[0]!;
   const { tokenizer, eosIds, vocabSize } = model;
   if (!tokenizer) throw new RangeError('judge: expected a model with a tokenizer, received none');
   const promptIds = samplePrompt(tokenizer, sample);
-  const answerIds = answerTokens(tokenizer, eosIds, sample);
+  const answerIds = answerTokens(tokenizer, eosIds, sample).slice(0, most);
   let reference: Float32Array | undefined; // [answer tokens, vocab]
   const judged: Judged[] = [];
   for (const judge of judges) {

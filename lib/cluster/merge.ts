@@ -252,18 +252,18 @@ function kindName(group: readonly MergedSample[]): string {
   return `${name}, ${machine.cores} cores, ${backend}, Node ${runtime.version}, commit ${commit?.replace(/(?<=^.{10})[0-9a-f]+/, '') ?? 'unknown'}`;
 }
 
+/** What reference answers say of weights. */
+export interface AnswerFigures extends Pick<Quality, 'klMean' | 'klP99' | 'sameTopToken'> {
+  readonly perplexity: number;
+}
+
 /** What the judged answers of a group's samples say of the weights; a sample measured repeatedly counts once. */
-function judgedQuality(
-  answers: readonly Judged[],
-  group: readonly MergedSample[],
-): Pick<Quality, 'perplexity' | 'klMean' | 'klP99' | 'sameTopToken'> {
+function judgedQuality(answers: readonly Judged[], group: readonly MergedSample[]): AnswerFigures {
   return summarizeJudged([...new Set(group.map(({ sample }) => sample))].map((sample) => answers[sample]!));
 }
 
 /** Perplexity of all answers' tokens together; divergence only where there is a reference to diverge from. */
-export function summarizeJudged(
-  answers: readonly Judged[],
-): Pick<Quality, 'perplexity' | 'klMean' | 'klP99' | 'sameTopToken'> {
+export function summarizeJudged(answers: readonly Judged[]): AnswerFigures {
   const sum = (value: (judged: Judged) => number) =>
     answers.reduce((total, judged) => total + value(judged), 0);
   const tokens = sum((judged) => judged.tokens);

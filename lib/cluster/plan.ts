@@ -35,6 +35,8 @@ export interface ClusterPlan {
   readonly configurations: readonly string[];
   /** Label that the others' weights are compared with, token by token; null: none are. */
   readonly reference: string | null;
+  /** Of each reference answer, from its first on, those that are compared; null: all. */
+  readonly answerTokens: number | null;
   readonly newTokens: number;
   /** Of a model without tokenizer. */
   readonly promptTokens: number;
@@ -69,6 +71,7 @@ const checkPlan: Check<ClusterPlan> = object<ClusterPlan>({
   model: object<PlannedModel>({ name: text, folder: text, digest: text }),
   configurations: list(text),
   reference: orNull(text),
+  answerTokens: orNull(count(1)),
   newTokens: count(1),
   promptTokens: count(1),
   repeats: count(1),

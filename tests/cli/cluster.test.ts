@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { readEvaluation } from '../../lib/cluster/figures.js';
 import type { Run } from '../../lib/results.js';
 import { built } from '../built.js';
 import { runCli, writeModelFolder } from './fixture.js';
@@ -244,4 +245,55 @@ test('sbatch prints a script with absolute paths', async () => {
   expect(stdout).toContain(`plan='${plan}'`);
   expect(stdout).toContain('--array=0-2');
   expect(spawnSync('bash', ['-n'], { input: stdout }).status).toBe(0);
+});
+
+test('scripts/alpaca.sh: a small evaluation from plan to figures, which goes on where it was stopped', async () => {
+  const environment = {
+    ...process.env,
+    ...{
+      WORK: at('alpaca'),
+      OUTPUT: at('alpaca.json'),
+      SAMPLES: '3',
+      NEW: '4',
+      ANSWER: '8',
+      TURNS: '1',
+      JOBS: '2',
+    },
+    ...{ TARGET: 'reference', BACKEND: 'cpu' },
+  };
+  const script = fileURLToPath(new URL('../../scripts/alpaca.sh', import.meta.url));
+  const evaluation = at('evaluation.json');
+  const samples = Array.from({ length: 3 }, (_, i) => ({
+    instruction: `name ${i}`,
+    input: '',
+    output: `it is ${i}`,
+  }));
+  await writeFile(evaluation, JSON.stringify(samples));
+  const start = (...args: string[]) =>
+    spawnSync('bash', [script, ...args, evaluation, model], { encoding: 'utf8', env: environment });
+  const planned = start('--only', 'plan');
+  expect(planned.status, planned.stderr).toBe(0);
+  expect(start('--only', 'figures')).toMatchObject({
+    status: 3,
+    stderr: expect.stringMatching(/^missing: shard 0: no file/),
+  });
+  const whole = start();
+  expect(whole.status, whole.stderr).toBe(0);
+  const figures = await readEvaluation(at('alpaca.json'));
+  expect(figures!.texts.map(({ label, toReference }) => [label, toReference.exactMatch])).toEqual([
+    ['reference-cached-f32', expect.any(Number)],
+    ['reference-cached-int8', expect.any(Number)],
+    ['reference-cached-int4', expect.any(Number)],
+  ]);
+  expect(figures!.texts.map(({ answers }) => answers!.perplexity).every((value) => value > 1)).toBe(true);
+  expect(figures!.runs.map(({ label, samples: { latencyMs } }) => [label, latencyMs.length])).toEqual([
+    ...['f32', 'int8', 'int4'].map((weights) => [`reference-cached-${weights}`, 3]),
+    ['eager-uncached-f32', 1],
+    ['eager-cached-f32', 1],
+    ...['f32', 'int8', 'int4'].map((weights) => [`reference-cached-${weights}`, 1]),
+  ]);
+  expect(start('--only', 'nothing')).toMatchObject({
+    status: 1,
+    stderr: expect.stringMatching(/expected plan, texts/),
+  });
 });

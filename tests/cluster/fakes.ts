@@ -20,6 +20,7 @@ export function smallPlan(change: Partial<ClusterPlan> = {}): ClusterPlan {
     model: { name: 'tiny', folder: '/models/tiny', digest: 'abc' },
     configurations: ['A', 'B'],
     reference: null,
+    answerTokens: null,
     ...{ newTokens: 3, promptTokens: 32, repeats, ignoreEos: false, backend: 'cpu', dataset: 'small.json' },
     samples: prompts.map((_, i) => ({
       keys: keys[i]!,
