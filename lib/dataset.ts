@@ -20,7 +20,8 @@ export function evaluationFile(): string {
 }
 
 /**
- * Reads a dataset: a JSON list of { instruction, input, output }; other fields are left out.
+ * Reads a dataset: a JSON list of { instruction, input, output }, or in a .jsonl file one of them a line; other fields
+ * are left out.
  * @param count how many of its samples, from the first on; all if absent
  * @throws Error naming the file, and the sample that does not fit
  * @throws RangeError if it has fewer samples (gives both numbers)
@@ -31,7 +32,7 @@ export async function readSamples(file: string, count?: number): Promise<Instruc
   });
   let list: unknown;
   try {
-    list = JSON.parse(text);
+    list = file.endsWith('.jsonl') ? parseLines(text) : JSON.parse(text);
   } catch (error) {
     throw new Error(`${file}: expected JSON: ${(error as Error).message}`);
   }
@@ -44,6 +45,13 @@ export async function readSamples(file: string, count?: number): Promise<Instruc
     throw new RangeError(`${file}: expected ${count} samples, found ${list.length}; ask for at most those`);
   }
   return list.slice(0, count).map((sample, i) => checkSample(sample, `${file}: sample ${i}`));
+}
+
+function parseLines(text: string): unknown[] {
+  return text
+    .split('\n')
+    .filter((line) => line.trim() !== '')
+    .map((line) => JSON.parse(line) as unknown);
 }
 
 function checkSample(sample: unknown, place: string): InstructionSample {

@@ -1,8 +1,9 @@
 // lib/hub.ts: a model's id on the Hugging Face hub -> a folder on this machine with the files that we need of it.
 // In: 'HuggingFaceTB/SmolLM2-135M-Instruct' -> out: config, tokenizer and weights, in the cache shared with Python.
+// A dataset's id -> its JSON file, in the same cache.
 // Environment: HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, as huggingface_hub reads them.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { readFile, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ListFileEntry } from '@huggingface/hub';
@@ -142,6 +143,83 @@ async function fetchFiles(
   if (isIndex) await get(shardNames(join(cache.snapshot(commit), weights)), options.onProgress);
   if (revision !== commit) await cache.remember(revision, commit);
   return cache.snapshot(commit);
+}
+
+/** What `fetchDataset` takes: OWNER/NAME, or one of its files, OWNER/NAME/path/file.json. */
+export function parseDatasetId(text: string): { readonly id: string; readonly file?: string } | undefined {
+  const [, id, file] = /^([^/]+\/[^/]+)(?:\/(.+\.jsonl?))?$/.exec(text) ?? [];
+  if (id === undefined || !isHubId(id) || file?.split('/').some((part) => /^\.*$/.test(part)))
+    return undefined;
+  return file === undefined ? { id } : { id, file };
+}
+
+/**
+ * Fetches a dataset's JSON file, if it is not in the cache. Without a network, what the cache holds must do.
+ * @param name OWNER/NAME of a dataset with one JSON file, or OWNER/NAME/path/file.json
+ * @returns path of the file
+ * @throws Error that says what to do: no network, no such dataset, no JSON file or several (lists the files)
+ */
+export async function fetchDataset(
+  name: string,
+  options: Pick<FetchOptions, 'environment' | 'signal' | 'onProgress' | 'retryDelayMs'> = {},
+): Promise<string> {
+  const { environment = process.env } = options;
+  const { id, file } = parseDatasetId(name) ?? {};
+  if (id === undefined) throw new RangeError(`dataset: expected owner/name as on the hub, received ${name}`);
+  const cache = new ModelCache(environment, id, 'dataset');
+  const cached = cachedDatasetFile(cache, file);
+  if (isOffline(environment)) {
+    if (cached !== undefined) return cached;
+    throw new Error(
+      `${id}: HF_HUB_OFFLINE is set, and ${cache.folder} holds no such dataset; unset it, or give a file`,
+    );
+  }
+  try {
+    const client = hubClient(id, { ...options, environment });
+    const { listFiles } = await import('@huggingface/hub');
+    const target = { hubUrl: client.endpoint, fetch: client.fetch };
+    const answer = await client.fetch(`${client.endpoint}/api/datasets/${id}/revision/main`);
+    const commit = String(((await answer.json()) as { sha?: unknown }).sha);
+    if (!/^[0-9a-f]{40}$/.test(commit))
+      throw new Error(`${id}: expected a commit from the hub, received ${commit}`);
+    const listing = new Map<string, ListFileEntry>();
+    const repo = { type: 'dataset', name: id } as const;
+    for await (const entry of listFiles({ ...target, repo, revision: commit, recursive: true }))
+      if (entry.type === 'file') listing.set(entry.path, entry);
+    const wanted = theJsonFile(id, [...listing.keys()], file);
+    const remote = remoteFile(client, `datasets/${id}`, commit, wanted, listing);
+    await fetchAll(client, cache, commit, [remote], { ...options, environment });
+    await cache.remember('main', commit);
+    return join(cache.snapshot(commit), wanted);
+  } catch (error) {
+    if (error instanceof HubUnreachable && cached !== undefined) return cached;
+    throw error;
+  }
+}
+
+/** The file that was asked for, or the only one that is JSON in a cached snapshot. */
+function cachedDatasetFile(cache: ModelCache, file: string | undefined): string | undefined {
+  const folder = cache.latest('main');
+  if (folder === undefined) return undefined;
+  const names = file === undefined ? readdirSync(folder, { recursive: true, encoding: 'utf8' }) : [file];
+  const found = names.filter((name) => isDataFile(name) && existsSync(join(folder, name)));
+  return found.length === 1 ? join(folder, found[0]!) : undefined;
+}
+
+/** JSON that holds samples, not what describes them. */
+function isDataFile(name: string): boolean {
+  return /\.jsonl?$/.test(name) && !/(^|\/)(dataset_infos?|state|config)\.json$/.test(name);
+}
+
+function theJsonFile(id: string, names: readonly string[], file: string | undefined): string {
+  const found = file === undefined ? names.filter(isDataFile) : names.filter((name) => name === file);
+  if (found.length === 1) return found[0]!;
+  const listed = (found.length > 1 ? found : names).slice(0, 8).join(', ');
+  throw new Error(
+    found.length > 1
+      ? `${id}: expected one JSON file, found ${found.length} (${listed}); name one: ${id}/${found[0]}`
+      : `${id}: expected ${file ?? 'a .json or .jsonl file'} among its files, found ${listed}; Parquet is not read: convert it, and give the file`,
+  );
 }
 
 /** Fetches files into the cache, one after the other; those that are there count as done. */

@@ -71,3 +71,12 @@ test('asking for more than there are gives both numbers', async () => {
     /nowhere\.json: expected a dataset/,
   );
 });
+
+test('a .jsonl file holds a sample a line', async () => {
+  const file = join(scratch, 'lines.jsonl');
+  const sample = (i: number) => ({ instruction: `q${i}`, input: '', output: `a${i}` });
+  await writeFile(file, `${JSON.stringify(sample(0))}\n\n${JSON.stringify({ ...sample(1), id: 7 })}\n`);
+  expect(await readSamples(file)).toEqual([sample(0), sample(1)]);
+  await writeFile(file, '{"instruction":\n');
+  await expect(readSamples(file)).rejects.toThrow(/lines\.jsonl: expected JSON/);
+});

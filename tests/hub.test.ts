@@ -9,7 +9,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { cachedModelFolder, fetchModel, isHubId } from '../lib/hub.js';
+import { cachedModelFolder, fetchDataset, fetchModel, isHubId, parseDatasetId } from '../lib/hub.js';
 import { messageOf, temporaryFolder } from './checkpointFiles.js';
 import { commit, digestOf, type HubBehaviour, type HubServer, hubServer } from './hubServer.js';
 
@@ -323,5 +323,48 @@ describe('offline', () => {
       environment: { HF_HUB_CACHE: cache },
     });
     expect(existsSync(join(cache, 'models--owner--name', 'refs', 'main'))).toBe(true);
+  });
+});
+
+describe('datasets', () => {
+  const behaviour = { files: { 'README.md': '', 'dataset_infos.json': '{}', 'data/alpaca.json': '[1]' } };
+  const get = (server: HubServer, name = 'owner/name', home = temporaryFolder(), more = {}) =>
+    fetchDataset(name, { retryDelayMs: 1, environment: { HF_ENDPOINT: server.url, HF_HOME: home, ...more } });
+
+  test('the JSON file of one is fetched once, to where Python keeps it', async () => {
+    const [server, home] = [await hubServer({ ...behaviour }), temporaryFolder()];
+    const file = await get(server, 'owner/name', home);
+    expect(file).toBe(join(home, 'hub', 'datasets--owner--name', 'snapshots', commit, 'data', 'alpaca.json'));
+    expect(readFileSync(file, 'utf8')).toBe('[1]');
+    expect(await get(server, 'owner/name/data/alpaca.json', home)).toBe(file);
+    expect(contentsRequests(server)).toHaveLength(1);
+    expect(await get(server, 'owner/name', home, { HF_HUB_OFFLINE: '1' })).toBe(file);
+    expect(await get({ ...server, url: 'http://127.0.0.1:1' }, 'owner/name', home)).toBe(file);
+  });
+
+  test.each([
+    [
+      'several',
+      { files: { 'a.json': '', 'b.jsonl': '' } },
+      'owner/name',
+      /expected one JSON file, found 2 \(a\.json, b\.jsonl\); name one: owner\/name\/a\.json/,
+    ],
+    [
+      'none',
+      { files: { 'train.parquet': '' } },
+      'owner/name',
+      /expected a \.json or \.jsonl file .* found train\.parquet; Parquet is not read/,
+    ],
+    ['another', behaviour, 'owner/name/b.json', /expected b\.json among its files, found README\.md/],
+  ])('with %s, the files are listed', async (_, files, name, message) => {
+    await expect(get(await hubServer({ ...files }), name)).rejects.toThrow(message);
+  });
+
+  test('names', () => {
+    expect(parseDatasetId('owner/name')).toEqual({ id: 'owner/name' });
+    expect(parseDatasetId('owner/name/a/b.jsonl')).toEqual({ id: 'owner/name', file: 'a/b.jsonl' });
+    for (const name of ['file.json', '/a/b', 'a/b/../c.json', './a/b.json', 'a/b/c.txt']) {
+      expect(parseDatasetId(name)).toBeUndefined();
+    }
   });
 });

@@ -63,7 +63,10 @@ export function digestOf({ large = [], files }: HubBehaviour, name: string): str
 }
 
 function answer(behaviour: HubBehaviour, request: IncomingMessage, response: ServerResponse): void {
-  const { pathname } = new URL(request.url!, 'http://hub');
+  // A dataset is served as the model is, under the addresses of its kind.
+  const pathname = new URL(request.url!, 'http://hub').pathname
+    .replace('/api/datasets/', '/api/models/')
+    .replace('/datasets/', '/');
   const status = behaviour.failWith?.shift();
   if (status !== undefined) refuse(response, status);
   else if (pathname.startsWith('/api/models/owner/name/revision/')) {

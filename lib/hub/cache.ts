@@ -26,12 +26,15 @@ function expandHome(path: string): string {
   return path === '~' || path.startsWith('~/') ? join(homedir(), path.slice(1)) : path;
 }
 
-/** The part of the cache that belongs to one model. */
+/** What the hub keeps: each kind has its own addresses and its own folders in the cache. */
+export type HubKind = 'model' | 'dataset';
+
+/** The part of the cache that belongs to one model, or one dataset. */
 export class ModelCache {
   readonly folder: string;
 
-  constructor(environment: Environment, id: string) {
-    this.folder = join(hubCacheFolder(environment), `models--${id.replace('/', '--')}`);
+  constructor(environment: Environment, id: string, kind: HubKind = 'model') {
+    this.folder = join(hubCacheFolder(environment), `${kind}s--${id.replace('/', '--')}`);
   }
 
   blob(digest: string): string {
