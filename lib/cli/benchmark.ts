@@ -21,7 +21,9 @@ import { note, print, type Terminal } from './terminal.js';
 import { wholeNumber } from './values.js';
 
 const HELP = `
-A configuration is TARGET-CACHE-WEIGHTS: eager or wasm, cached or uncached, and one of ${schemeNames.join(', ')}.
+A configuration is TARGET-CACHE-WEIGHTS: eager, wasm or webgpu, cached or uncached, and one of
+${schemeNames.join(', ')}. With -fast at its end it rounds what integer weights are multiplied with,
+with -x8 it writes eight texts at once.
 They are measured in turns, sample by sample, after a warm-up as long as a sample, so that their ratios are fair. Each
 becomes a Run record (p50, p95, p99, first token, tokens/s, memory, ROUGE against the reference answers) in
 results/latest, or in the file that --output names. A run that is stopped or killed goes on where it was when the same
@@ -37,6 +39,7 @@ Examples
   $ response-time benchmark tiny-gpt2 --samples 20
   $ response-time benchmark gpt2 --samples 3 --new 15 --configurations eager-uncached-f32,eager-cached-f32
   $ response-time benchmark gpt2 --samples 5 --configurations eager-cached-f32,wasm-cached-f32,wasm-cached-int8
+  $ response-time benchmark gpt2 --samples 5 --configurations wasm-cached-int8,wasm-cached-int8-x4
   $ response-time benchmark tiny-gpt2 --samples 1000 --output /tmp/final.json
 `;
 

@@ -63,6 +63,8 @@ export interface PlannedConfiguration {
   readonly cache: boolean;
   readonly weights: SchemeName;
   readonly mode: Mode;
+  /** Texts generated at once. */
+  readonly batch: number;
 }
 
 /**
@@ -102,17 +104,20 @@ async function readSettings(file: string): Promise<Settings> {
   }
 }
 
-/** 'eager-cached-int8', 'webgpu-cached-int8-fast' -> its parts. @throws RangeError that says which names there are */
+/** 'eager-cached-int8', 'webgpu-cached-int8-fast', 'wasm-cached-f32-x4' -> its parts. @throws RangeError that says which names there are */
 export function parseConfiguration(name: string): PlannedConfiguration {
-  const parts = /^([a-z]+)-(cached|uncached)-(.+?)(?:-(fast))?$/.exec(name) ?? [];
-  const [, target, cache, weights, mode = 'exact'] = parts;
-  if (isOneOf(TARGET_CHOICES, target) && isOneOf(schemeNames, weights) && isOneOf(MODE_CHOICES, mode)) {
-    return { label: name, target, cache: cache === 'cached', weights, mode };
+  const parts = /^([a-z]+)-(cached|uncached)-(.+?)(?:-(fast))?(?:-x([1-9]\d?))?$/.exec(name) ?? [];
+  const [, target, cache, weights, mode = 'exact', batch = '1'] = parts;
+  const isKnown =
+    isOneOf(TARGET_CHOICES, target) && isOneOf(schemeNames, weights) && isOneOf(MODE_CHOICES, mode);
+  const isOneText = batch === '1' || (target !== 'eager' && cache === 'cached');
+  if (isKnown && isOneText) {
+    return { label: name, target, cache: cache === 'cached', weights, mode, batch: Number(batch) };
   }
   throw new RangeError(
     `configuration ${JSON.stringify(name)}: expected TARGET-cached-WEIGHTS or TARGET-uncached-WEIGHTS, ` +
       `TARGET one of ${TARGET_CHOICES.join(', ')}, WEIGHTS one of ${schemeNames.join(', ')}, ` +
-      'and -fast at the end for the mode of that name',
+      'then -fast for the mode of that name, and -x2 to -x99 for that many texts at once, compiled and cached',
   );
 }
 

@@ -50,9 +50,9 @@ export async function loadConfigurations(
       model: runnerOf(plan.configurations[0]!).model,
       configurations: plan.configurations.map((planned) => {
         const { model, compiled } = runnerOf(planned);
-        const { label, cache } = planned;
+        const { label, cache, batch } = planned;
         const { newTokens, ignoreEos } = plan;
-        const options = { label, source, backend: backend.name, cache, newTokens, ignoreEos };
+        const options = { label, source, backend: backend.name, cache, newTokens, ignoreEos, batch };
         return compiled
           ? compiledConfiguration(model, compiled, options)
           : eagerConfiguration(model, options);

@@ -57,6 +57,15 @@ test('--output takes the records, --json prints them; random weights have no qua
   expect(runs[0]!.samples.latencyMs).toHaveLength(2);
 });
 
+test('several texts at once: their tokens count together', async () => {
+  const args = ['--samples', '2', '--configurations', 'reference-cached-f32-x3', '--ignore-eos', '--json'];
+  const [run] = JSON.parse((await benchmark(...args)).stdout) as Run[];
+  expect(run).toMatchObject({ label: 'reference-cached-f32-x3', batch: 3, mode: 'scan', newTokens: 4 });
+  expect(run!.samples.newTokens).toEqual([12, 12]);
+  const { stderr } = await benchmark('--configurations', 'eager-cached-f32-x3');
+  expect(stderr).toMatch(/eager-cached-f32-x3".* -x2 to -x99 for that many texts at once, compiled/);
+});
+
 test('a stopped run goes on where it was', async () => {
   const controller = new AbortController();
   const args = ['benchmark', model, '--backend', 'cpu', '--new', '16', '--dataset', data, '--samples', '3'];
