@@ -261,7 +261,7 @@ function remoteFile(
       `${id}: expected ${name} with its checksum among the model's files, found none; tell its author`,
     );
   }
-  const url = `${client.endpoint}/${id}/resolve/${commit}/${encodeURIComponent(name)}`;
+  const url = `${client.endpoint}/${id}/resolve/${commit}/${name.split('/').map(encodeURIComponent).join('/')}`;
   return { name, url, bytes, digest };
 }
 
