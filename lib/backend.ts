@@ -158,7 +158,10 @@ async function startTensorflow(): Promise<Started> {
 // webgpu -------------------------------------------------------------------------------------------------------------
 
 /** Float16 and subgroup matrices on NVIDIA's driver need these; without them the adapter still works. */
-const DAWN_FLAGS = ['enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis'];
+const DAWN_FLAGS = [
+  'enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis',
+  'disable-dawn-features=timestamp_quantization', // a kernel takes less than the 0.1 ms that times are rounded to
+];
 
 /**
  * The GPU that Dawn finds, asked in a process of its own: where Vulkan is missing or broken, Dawn writes to stderr or
