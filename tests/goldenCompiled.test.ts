@@ -6,16 +6,23 @@ import { loadModel } from '../lib/model.js';
 import type { SchemeName } from '../lib/quantize.js';
 import { type Expected, goldenCases, readAllExpected } from './goldenCases.js';
 import { relativeError, useCpu } from './smallModel.js';
+import { hasWebgpu, webgpuReason } from './webgpu.js';
 
 beforeAll(useCpu);
 
 const isTrained = (name: string) => name.startsWith('tiny-');
 
-describe.each(['reference', 'wasm'] as const)('on the %s target', (target) => {
-  // The interpreter is the oracle, and slow: it takes the random shapes, which have all that the trained models have.
-  const cases = goldenCases.filter(({ name }) => target === 'wasm' || !isTrained(name));
+const targets = [
+  ['reference', 'interpreted', true],
+  ['wasm', 'in threads', true],
+  ['webgpu', webgpuReason, hasWebgpu],
+] as const;
 
-  describe.each(cases)('$name', (golden) => {
+describe.each(targets)('on the %s target (%s)', (target, _, isHere) => {
+  // The interpreter is the oracle, and slow: it takes the random shapes, which have all that the trained models have.
+  const cases = goldenCases.filter(({ name }) => target !== 'reference' || !isTrained(name));
+
+  describe.skipIf(!isHere).each(cases)('$name', (golden) => {
     let compiled: CompiledModel;
     let expected: Expected[];
     beforeAll(async () => {

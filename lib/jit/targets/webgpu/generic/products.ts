@@ -1,12 +1,11 @@
-// lib/jit/targets/webgpu/generic/products.ts: matrix products with what is done to their elements, and Embed. A workgroup
-// an output feature for a few rows; the sums of its threads are added at the end.
+// lib/jit/targets/webgpu/generic/products.ts: matrix products with what is done to their elements, and Embed. One thread an
+// output feature of a few rows.
 
 import { sizeOf } from '../../../../tensor.js';
 import type { Epilogue, LinearProduct, StructuredNode } from '../../../graph.js';
 import { broadcastView } from '../../../graph.js';
 import type { ArrayRef } from '../../../kernels/builder.js';
-import { type Expr, literal } from '../../../kernels/expression.js';
-import { reduceWorkgroup } from '../../../kernels/reduce.js';
+import { type Expr, laneSum, literal, splat, vector } from '../../../kernels/expression.js';
 import { storedElement, writeProgram } from '../../../kernels/scalars.js';
 import { packedPerWord, unpackOne, unpackWord } from '../../../kernels/unpack.js';
 import type { KernelStep } from '../../../plan.js';
@@ -20,7 +19,7 @@ import { runProgram } from './elementwise.js';
 import { bindOperand, coordinates, loadOperand, viewElements } from './indexing.js';
 
 const threads = 64;
-/** Rows of x that a workgroup takes at once: each word of the Weight is unpacked once for them. */
+/** Rows of x that a thread takes at once: each word of the Weight is unpacked once for them. */
 const mostRows = 4;
 
 /** One product's Weight, and which of its rows are wanted. */
@@ -112,13 +111,7 @@ function applyEpilogue(
   return runProgram('epilogue', program, inputs, output, context);
 }
 
-/** Threads for a row of so many words: no more than have something to do. */
-function threadsFor(words: number): number {
-  let count = 4;
-  while (count < words && count < threads) count *= 2;
-  return count;
-}
-
+/** One thread a feature and a few rows. */
 function directLinear(
   x: Operand,
   products: readonly Product[],
@@ -128,71 +121,81 @@ function directLinear(
   context: LowerContext,
 ): Dispatch {
   const width = output.shape.at(-1)!;
-  const rows = sizeOf(output.shape) / width;
-  const tile = Math.min(mostRows, rows);
-  const longest = Math.max(...products.map(({ layout }) => layout.rowWords));
-  const w = context.writer('linear', threadsFor(longest));
+  const tile = tileOf(output);
+  const count = width * tile.tiles;
+  const w = context.writer('linear', threads);
   const { k } = w;
-  const groups = width * Math.ceil(rows / tile);
-  const group = w.workgroupIndex(groups);
-  const feature = k.let('feature', group.rem(width));
-  const first = k.let('first', group.div(width).mul(tile));
+  const index = w.threadIndex(count);
+  const feature = k.let('feature', index.rem(width));
+  const first = k.let('first', index.div(width).mul(tile.size));
   const xs = bindOperand(w, 'x', x);
-  const sums = products.map((product) =>
-    sumRows(w, xs, product, 0, feature.add(product.begin), { first, tile, rows }),
-  );
-  const totals = reduceWorkgroup(k, w.features, 'add', ...sums.flat());
+  const sums = products.map((product) => sumRows(w, xs, product, 0, feature.add(product.begin), first, tile));
   const arrays = operands.map((operand, i) => bindOperand(w, `operand${i}`, operand));
   const y = bindOperand(w, 'y', output);
-  // Thread r writes row r of the tile.
-  const row = k.let('own', first.add(k.localIndex));
-  k.if(k.localIndex.lt(tile).and(row.lt(rows)), () => {
-    const sumsOfRow = products.map((_, i) => {
-      const ofTile = totals.slice(i * tile, (i + 1) * tile);
-      return ofTile.reduce((held, total, r) => (r === 0 ? total : k.localIndex.eq(r).select(total, held)));
-    });
-    const index = k.let('index', row.mul(width).add(feature));
+  eachRow(w, first, tile, (row, r) => {
+    const at = k.let('at', row.mul(width).add(feature));
     const views = epilogue.operands.map(({ view }) => view);
-    const elements = viewElements(k, index, output.shape, views);
+    const elements = viewElements(k, at, output.shape, views);
     const loaded = elements.map((element, i) => loadOperand(arrays[i]!, operands[i]!, element));
-    k.store(y, index, storedElement(writeProgram(k, epilogue.program, [...sumsOfRow, ...loaded])));
+    const values = [...sums.map((ofRows) => ofRows.at(r)), ...loaded];
+    k.store(y, at, storedElement(writeProgram(k, epilogue.program, values)));
   });
-  return w.forWorkgroups(groups, context.step);
+  return w.forThreads(count, context.step);
 }
 
 /** A product by itself, part by part of its Weight. */
 function partProducts(x: Operand, product: Product, output: Operand, context: LowerContext): Dispatch[] {
   const width = product.end - product.begin;
-  const rows = sizeOf(output.shape) / width;
-  const tile = Math.min(mostRows, rows);
+  const tile = tileOf(output);
   return product.layout.parts.flatMap((part, number) => {
     const begin = Math.max(product.begin, part.first);
     const count = Math.min(product.end, part.first + part.rows) - begin;
     if (count <= 0) return [];
-    const w = context.writer('linearPart', threadsFor(product.layout.rowWords));
+    const w = context.writer('linearPart', threads);
     const { k } = w;
-    const groups = count * Math.ceil(rows / tile);
-    const group = w.workgroupIndex(groups);
-    const own = k.let('own', group.rem(count));
-    const first = k.let('first', group.div(count).mul(tile));
+    const index = w.threadIndex(count * tile.tiles);
+    const own = k.let('own', index.rem(count));
+    const first = k.let('first', index.div(count).mul(tile.size));
     const xs = bindOperand(w, 'x', x);
-    const sums = sumRows(w, xs, product, number, own.add(begin - part.first), { first, tile, rows });
-    const totals = reduceWorkgroup(k, w.features, 'add', ...sums);
+    const sums = sumRows(w, xs, product, number, own.add(begin - part.first), first, tile);
     const y = bindOperand(w, 'y', output);
-    k.if(k.localIndex.eq(0), () => {
-      for (let r = 0; r < tile; r++) {
-        const row = first.add(r);
-        const at = row.mul(width).add(own.add(begin - product.begin));
-        k.if(row.lt(rows), () => k.store(y, at, totals[r]!));
-      }
+    eachRow(w, first, tile, (row, r) => {
+      k.store(y, row.mul(width).add(own.add(begin - product.begin)), sums.at(r));
     });
-    return [w.forWorkgroups(groups, context.step)];
+    return [w.forThreads(count * tile.tiles, context.step)];
   });
 }
 
+/** Rows of x that a thread takes at once. */
+interface Tile {
+  readonly size: number;
+  readonly rows: number;
+  readonly tiles: number;
+}
+
+function tileOf({ shape }: Operand): Tile {
+  const rows = sizeOf(shape.slice(0, -1));
+  const size = Math.min(mostRows, rows);
+  return { size, rows, tiles: Math.ceil(rows / size) };
+}
+
+/** Runs the same for each row of a tile that is there. */
+function eachRow(w: DispatchWriter, first: Expr, tile: Tile, write: (row: Expr, r: Expr) => void): void {
+  const { k } = w;
+  const last =
+    tile.rows % tile.size === 0
+      ? literal('u32', tile.size)
+      : literal('u32', tile.rows).sub(first).min(tile.size);
+  k.for('r', literal('u32', 0), last, (r) => write(k.let('row', first.add(r)), r));
+}
+
+/** Words of a Weight that are read at once; their sums are kept apart, so that rounding stays small. */
+const lanes = 4;
+
 /**
- * This thread's share of the sums of one feature over the inputs, for some rows of x.
+ * Sums of one feature over the inputs, for the rows of a tile.
  * @param feature row of the Weight's part
+ * @returns [tile.size]
  */
 function sumRows(
   w: DispatchWriter,
@@ -200,60 +203,63 @@ function sumRows(
   product: Product,
   part: number,
   feature: Expr,
-  { first, tile, rows }: { readonly first: Expr; readonly tile: number; readonly rows: number },
-): Expr[] {
+  first: Expr,
+  tile: Tile,
+): ArrayRef {
   const { k } = w;
   const { packing, width, rowWords, scales } = product.layout;
-  const words = w.bind('words', wordsOf(product, part), 'u32');
+  const words = w.bind('words', wordsOf(product, part), 'u32x4');
   const scaleArray = scales ? w.bind('scales', scalesOf(product, part), 'f32') : undefined;
+  const scaleRow = scales && k.let('scaleRow', feature.mul(scales.groups));
+  const scaleAt = (input: Expr): Expr =>
+    scaleArray!.at(scaleRow!.add(input.div(scales!.size).min(scales!.groups - 1)));
+  const row = k.let('row', feature.mul(rowWords / lanes));
   const perWord = packedPerWord[packing];
-  const row = k.let('row', feature.mul(rowWords));
-  const scaleRow = scales ? k.let('scaleRow', feature.mul(scales.groups)) : undefined;
-  const sums = Array.from({ length: tile }, (_, r) => k.variable(`sum${r}`, literal('f32', 0)));
-  const starts = sums.map((_, r) =>
-    k.let(
-      `start${r}`,
-      first
-        .add(r)
-        .min(rows - 1)
-        .mul(width),
-    ),
-  );
-  const isRagged = width % perWord !== 0;
-  const oneScale = scales !== null && scales.groups > 1 && scales.size % perWord === 0;
-  const ownScales = scales !== null && scales.groups > 1 && !oneScale;
-  k.for(
-    'word',
-    k.localIndex,
-    Math.ceil(width / perWord),
-    (at) => {
-      const begin = k.let('begin', at.mul(perWord));
-      const values = unpackWord(packing, k.let('packed', words.at(row.add(at)))).map((value, j) => {
-        if (!ownScales) return k.let(`w${j}`, value);
-        const scaleAt = scaleRow!.add(
-          begin
-            .add(j)
-            .div(scales!.size)
-            .min(scales!.groups - 1),
-        );
-        return k.let(`w${j}`, value.mul(scaleArray!.at(scaleAt)));
+  const perVector = lanes * perWord;
+  const rowNumbers = Array.from({ length: tile.size }, (_, r) => r);
+  const starts = rowNumbers.map((r) => k.let(`start${r}`, first.add(r).min(tile.rows - 1).mul(width))); // biome-ignore format: short
+  const sums = rowNumbers.map((r) => k.variable(`sum${r}`, literal('f32x4', 0)));
+  // Which inputs share a scale: all, those of a vector or of a word, or each has its own.
+  const isGrouped = scales !== null && scales.groups > 1;
+  const byVector = isGrouped && scales.size % perVector === 0;
+  const byWord = isGrouped && !byVector && scales.size % perWord === 0;
+  const byNumber = isGrouped && !byVector && !byWord;
+  k.for('at', 0, literal('u32', Math.ceil(width / perVector)), (at) => {
+    const begin = k.let('begin', at.mul(perVector));
+    const packed = k.let('packed', words.at(row.add(at)));
+    const values = Array.from({ length: lanes }, (_, lane) =>
+      unpackWord(packing, packed.lane(lane)).map((value, j) => {
+        const own = byNumber ? value.mul(scaleAt(begin.add(lane * perWord + j))) : value;
+        return k.let('weight', own);
+      }),
+    );
+    const byLane = values.map((_, lane) =>
+      byWord ? k.let('scale', scaleAt(begin.add(lane * perWord))) : undefined,
+    );
+    const scale = byVector ? k.let('scale', scaleAt(begin)) : undefined;
+    for (const r of rowNumbers) {
+      const inputAt = (i: number): Expr => {
+        const input = i === 0 ? begin : begin.add(i);
+        if (width % perVector === 0 || i === 0) return x.at(starts[r]!.add(input));
+        return input.lt(width).select(x.at(starts[r]!.add(input.min(width - 1))), 0);
+      };
+      const terms = values.map((inWord, lane) => {
+        const sum = inWord
+          .map((value, j) => value.mul(inputAt(lane * perWord + j)))
+          .reduce((total, term) => total.add(term));
+        return byLane[lane] ? sum.mul(byLane[lane]) : sum;
       });
-      for (const [r, sum] of sums.entries()) {
-        const terms = values.map((value, j) => {
-          const input = begin.add(j);
-          const from = starts[r]!.add(j === 0 ? begin : input);
-          const term = value.mul(isRagged && j > 0 ? x.at(starts[r]!.add(input.min(width - 1))) : x.at(from));
-          return isRagged && j > 0 ? input.lt(width).select(term, 0) : term;
-        });
-        const inWord = terms.reduce((total, term) => total.add(term));
-        const scaled = oneScale ? inWord.mul(scaleArray!.at(scaleRow!.add(begin.div(scales!.size)))) : inWord;
-        k.set(sum, sum.value.add(scaled));
-      }
-    },
-    k.threads,
-  );
-  const isRowScale = scales !== null && scales.groups === 1;
-  return sums.map(({ value }) => (isRowScale ? value.mul(scaleArray!.at(scaleRow!)) : value));
+      const together = vector(...terms);
+      k.set(sums[r]!, sums[r]!.value.add(scale ? together.mul(splat(scale, lanes)) : together));
+    }
+  });
+  const totals = k.array('totals', 'f32', tile.size);
+  const rowScale = scales && !isGrouped ? k.let('rowScale', scaleAt(literal('u32', 0))) : undefined;
+  for (const r of rowNumbers) {
+    const total = laneSum(sums[r]!.value);
+    k.store(totals, r, rowScale ? total.mul(rowScale) : total);
+  }
+  return totals;
 }
 
 /** One thread an element; its sum in four parts, so that rounding stays small. */
