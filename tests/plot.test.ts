@@ -2,7 +2,13 @@ import { describe, expect, test } from 'vitest';
 import { toSvg } from '../lib/notebook/render.js';
 import { rooflineFigure, waterfallFigure } from '../lib/plot/analysis.js';
 import { colorOf, describeRuns, type Figure, logAxis, wrap } from '../lib/plot/look.js';
-import { layerErrorFigure, qualitySizeFigure, rougeHeatmap, sizedQualities } from '../lib/plot/quality.js';
+import {
+  layerErrorFigure,
+  qualitySizeFigure,
+  rougeByLengthFigure,
+  rougeHeatmap,
+  sizedQualities,
+} from '../lib/plot/quality.js';
 import {
   costFigure,
   costPerMillionTokens,
@@ -269,4 +275,13 @@ test('every figure can be drawn, with its title and without holes', async () => 
     expect(svg).toContain(parts(figure).layout.title.text);
     expect(svg).not.toMatch(/[^a-z](NaN|undefined|Infinity)/);
   }
+});
+
+test('scores by prompt length, whatever the texts were compared with', () => {
+  const { data, layout } = rougeByLengthFigure(
+    [{ label: 'int8', promptTokens: [10, 12, 40], rougeL: [1, 0.5, 0.25] }],
+    "against float32's texts.",
+  );
+  expect(data[0]).toMatchObject({ x: ['9 to 16', '33 to 64'], y: ['int8'], z: [[0.75, 0.25]], zmin: 0.2 });
+  expect(JSON.stringify(layout)).toContain("Mean F-measure against float32's texts.");
 });

@@ -26,19 +26,43 @@ const LIGHT_SCALE = [
   [1, '#8ecae6'],
 ];
 
+/** Scores of one configuration, sample by sample. */
+export interface ScoredTexts {
+  readonly label: string;
+  readonly promptTokens: readonly number[];
+  /** 0 to 1. */
+  readonly rougeL: readonly number[];
+}
+
 /**
  * Mean ROUGE-L of the samples by configuration and prompt length. Cells without samples stay empty; configurations
  * without scores, or named as missing, have an empty row that says so.
  */
 export function rougeHeatmap(runs: readonly Run[], missing: readonly Missing[] = []): Figure {
-  const bins = binnedLengths(runs);
-  const columns = bins.map(({ name }) => name);
-  const scored = runs.filter((run) => run.samples.rougeL);
+  const scored = runs.flatMap(({ label, samples: { promptTokens, rougeL } }) =>
+    rougeL ? [{ label, promptTokens, rougeL }] : [],
+  );
   const absent = [
-    ...runs.filter((run) => !scored.includes(run)).map(({ label }) => ({ label, reason: 'not scored' })),
+    ...runs.filter((run) => !run.samples.rougeL).map(({ label }) => ({ label, reason: 'not scored' })),
     ...missing,
   ];
-  const cells = scored.map((run) => bins.map(({ from, to }) => meanRouge(run, from, to)));
+  const against =
+    [...new Set(runs.flatMap((run) => run.quality?.against ?? []))].join(' / ') || 'the reference';
+  return rougeByLengthFigure(scored, `against ${against}; n samples. ${describeRuns(runs)}`, absent);
+}
+
+/**
+ * Mean ROUGE-L by configuration and prompt length, whatever the texts were compared with.
+ * @param subtitle goes on after 'Mean F-measure'
+ */
+export function rougeByLengthFigure(
+  scored: readonly ScoredTexts[],
+  subtitle: string,
+  absent: readonly Missing[] = [],
+): Figure {
+  const bins = binnedLengths(scored);
+  const columns = bins.map(({ name }) => name);
+  const cells = scored.map((texts) => bins.map(({ from, to }) => meanRouge(texts, from, to)));
   const means = cells.flat().flatMap((cell) => (cell ? [cell.mean] : []));
   const rows = [...scored, ...absent].map(({ label }) => wrap(label, 24).join('<br>'));
   return {
@@ -70,7 +94,7 @@ export function rougeHeatmap(runs: readonly Run[], missing: readonly Missing[] =
     ],
     layout: layout(
       'ROUGE-L by prompt length',
-      `Mean F-measure against ${[...new Set(runs.flatMap((run) => run.quality?.against ?? []))].join(' / ') || 'the reference'}; n samples. ${describeRuns(runs)}`,
+      `Mean F-measure ${subtitle}`,
       {
         xaxis: axis('tokens of the prompt', { type: 'category', showgrid: false }),
         yaxis: axis('', { type: 'category', autorange: 'reversed', showgrid: false }),
@@ -97,8 +121,8 @@ interface Bin {
 }
 
 /** The bins that some sample falls into. */
-function binnedLengths(runs: readonly Run[]): Bin[] {
-  const lengths = runs.flatMap((run) => run.samples.promptTokens);
+function binnedLengths(scored: readonly ScoredTexts[]): Bin[] {
+  const lengths = scored.flatMap(({ promptTokens }) => promptTokens);
   return LENGTHS.flatMap((to, i) => {
     const from = LENGTHS[i - 1] ?? 0;
     if (!lengths.some((length) => length > from && length <= to)) return [];
@@ -106,9 +130,13 @@ function binnedLengths(runs: readonly Run[]): Bin[] {
   });
 }
 
-function meanRouge(run: Run, from: number, to: number): { mean: number; samples: number } | undefined {
-  const scores = run.samples.rougeL!.filter((_, i) => {
-    const length = run.samples.promptTokens[i]!;
+function meanRouge(
+  { promptTokens, rougeL }: ScoredTexts,
+  from: number,
+  to: number,
+): { mean: number; samples: number } | undefined {
+  const scores = rougeL.filter((_, i) => {
+    const length = promptTokens[i]!;
     return length > from && length <= to;
   });
   if (scores.length === 0) return undefined;
