@@ -4,7 +4,7 @@
 #
 #   bash scripts/gpu-machine.sh                    install and check
 #   bash scripts/gpu-machine.sh run [OPTIONS]      the same, then notebook 05 with these options of `notebook run`, and
-#                                                  all results in one archive to take home
+#                                                  all results in one archive in the home folder, to take away
 #
 # Needs: x86-64, root or sudo, 3 GB of disk, the network. It installs from Ubuntu's or Debian's archive curl,
 # ca-certificates, git, xz-utils and libvulkan1 (what is missing of them); Node's official build, if there is none that
@@ -117,7 +117,7 @@ check_gpu() {
 
 run_notebook() {
   local archive
-  archive=$PWD/results-$(hostname -s)-$(date -u +%Y%m%dT%H%M%SZ).tar.gz
+  archive=$HOME/results-$(hostname -s)-$(date -u +%Y%m%dT%H%M%SZ).tar.gz
   npx response-time notebook run --only 05 "$@" || fail 'the notebook did not finish: the cell and its error are above'
   tar -czf "$archive" -C results latest
   say "results: $archive"
