@@ -91,7 +91,8 @@ describe('imports in lib', () => {
   });
 
   test('only what reads and writes a stage’s files touches files', () => {
-    const stages = 'checkpoint|hub|tokenizer|results|paths|folders|dataset|cluster|randomModel|model';
+    const stages =
+      'adapterFiles|checkpoint|hub|tokenizer|results|paths|folders|dataset|cluster|randomModel|model';
     const allowed = new RegExp(`^(cli|notebook|backend|${stages})(/|$)`);
     const touching = sources.filter(({ packages }) => packages.some((name) => /^(node:)?fs\b/.test(name)));
     expect(touching.map(({ name }) => name).filter((name) => !allowed.test(name))).toEqual([]);
