@@ -6,7 +6,7 @@
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
 import { loads, storeLow64, stores } from './memory.js';
 import type { Expr } from './nodes.js';
-import { HALF_PRESCALE_LOG2, type PackedLayout } from './pack.js';
+import { HALF_PRESCALE_LOG2, type MultipliedLayout } from './pack.js';
 import type { InputLayout } from './products.js';
 import { f32, i32, select } from './scalars.js';
 import { f32x4, i16x8, i32x4 } from './vectors.js';
@@ -25,7 +25,7 @@ export interface Preparation {
 }
 
 /** @returns undefined for f32 and bf16 weights */
-export function preparationOf(layout: PackedLayout): Preparation | undefined {
+export function preparationOf(layout: MultipliedLayout): Preparation | undefined {
   const { kind, inDim, groupSize, paddedGroup, groups, block } = layout;
   const shape = { inDim, groupSize, paddedGroup, groups, block };
   if (kind === 'f16') {

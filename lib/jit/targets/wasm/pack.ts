@@ -43,7 +43,8 @@ export interface PackedLayout {
 }
 
 /** Bits of one value by kind. */
-const BITS: Readonly<Record<PackedKind, number>> = {
+const BITS: Readonly<Record<MultipliedLayout['kind'], number>> = {
+  int16: 16,
   f32: 32,
   bf16: 16,
   f16: 16,
@@ -87,11 +88,17 @@ export function layoutOf(format: WeightFormat, transposed: boolean): PackedLayou
   };
 }
 
-/** Layout of a panel unpacked by decode.ts: 16-bit floats to float32, int4 to int8; the same where that is no use. */
-export function decodedLayout(layout: PackedLayout): PackedLayout {
-  if (layout.kind === 'f32' || layout.kind === 'int8') return layout;
-  const kind = layout.kind === 'int4' ? 'int8' : 'f32';
-  const scaleBytes = kind === 'int8' ? layout.scaleBytes : 0;
+/** Of a panel as it is multiplied: as it is stored, or unpacked. */
+export interface MultipliedLayout extends Omit<PackedLayout, 'kind'> {
+  readonly kind: PackedKind | 'int16';
+}
+
+/** Layout of a panel unpacked by decode.ts: 16-bit floats to float32, integers to int16; float32 stays. */
+export function decodedLayout(layout: PackedLayout): MultipliedLayout {
+  if (layout.kind === 'f32') return layout;
+  const isInteger = layout.block > 0;
+  const kind = isInteger ? 'int16' : 'f32';
+  const scaleBytes = isInteger ? layout.scaleBytes : 0;
   const groupBytes = scaleBytes + (layout.paddedGroup * PANEL * BITS[kind]) / 8;
   const panelBytes = layout.groups * groupBytes;
   return { ...layout, kind, scaleBytes, groupBytes, panelBytes, bytes: layout.panels * panelBytes };

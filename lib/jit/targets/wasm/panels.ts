@@ -9,7 +9,7 @@ import type { KernelContext } from './context.js';
 import { decodeFunction } from './decode.js';
 import { addStrides, mergeAxes, unravel } from './elementwise.js';
 import type { Expr, Operand } from './nodes.js';
-import { PANEL, type PackedLayout } from './pack.js';
+import { type MultipliedLayout, PANEL, type PackedLayout } from './pack.js';
 import { type InputLayout, type ProductSize, productFunction, ROWS, WIDE } from './products.js';
 import { i32, select } from './scalars.js';
 import { emitStrip } from './strips.js';
@@ -21,7 +21,7 @@ export const STRIP_BYTES = PANEL * 4;
 export interface Factor {
   readonly layout: PackedLayout;
   /** The layout that is multiplied: the same, or the panel unpacked, at `decoded`. */
-  readonly multiplied: PackedLayout;
+  readonly multiplied: MultipliedLayout;
   readonly decoded: Local;
   readonly weights: Local; // address of the first panel
   readonly inputs: Local; // address of the first row, prepared
@@ -81,7 +81,7 @@ function decoderOf(context: KernelContext, layout: PackedLayout): FunctionRefere
 
 function productOf(
   context: KernelContext,
-  layout: PackedLayout,
+  layout: MultipliedLayout,
   size: ProductSize,
   inputs: InputLayout,
 ): FunctionReference {

@@ -8,10 +8,11 @@
 // 9 of them (3 rows by 12 channels, four times over three panels) are a tenth faster than 8.
 
 import { FunctionBuilder, type FunctionCode, type Local } from './builder.js';
+import { decoders, type FloatKind } from './decode.js';
 import { loads, stores } from './memory.js';
 import type { MultiplyAdd } from './multiplyAdd.js';
-import type { Expr, Operand } from './nodes.js';
-import { PANEL, type PackedLayout } from './pack.js';
+import type { Expr } from './nodes.js';
+import { type MultipliedLayout, PANEL } from './pack.js';
 import { drop, i32 } from './scalars.js';
 import { f32x4, i16x8, i32x4, v128 } from './vectors.js';
 
@@ -41,7 +42,7 @@ export interface ProductSize {
 /** Code of product(panel, inputs, sums) for a few rows. */
 export function productFunction(
   name: string,
-  layout: PackedLayout,
+  layout: MultipliedLayout,
   size: ProductSize,
   inputs: InputLayout,
   multiplyAdd: MultiplyAdd,
@@ -62,7 +63,7 @@ export function productFunction(
 
 /** Vectors first to first + vectors of the panels, for all rows. */
 interface Tile extends ProductSize {
-  readonly layout: PackedLayout;
+  readonly layout: MultipliedLayout;
   readonly first: number;
   readonly vectors: number;
   readonly inputs: InputLayout;
@@ -172,17 +173,6 @@ function unrolled(
   for (const k of range(count - rounds * unroll)) step(k);
 }
 
-type FloatKind = 'f32' | 'bf16' | 'f16';
-
-/** Four weights at address + offset as float32; of f16 the codes, still to be scaled. */
-export const decoders: Readonly<Record<FloatKind, (address: Operand, offset: number) => Expr>> = {
-  f32: (address, offset) => loads.v128(address, offset),
-  bf16: (address, offset) => i32x4.shl(loads.u16ToI32x4(address, offset), 16),
-  // Sign to bit 31, code to the exponent's lowest five bits; the copies of the sign between them are masked out.
-  f16: (address, offset) =>
-    v128.and(i32x4.shl(loads.i16ToI32x4(address, offset), 13), i32x4.splat(0x8fffe000 | 0)),
-};
-
 // ------------------------------------------------------------------ integer kinds
 
 /**
@@ -239,15 +229,18 @@ function countDown(f: FunctionBuilder, counter: Local, count: number, body: () =
   }
 }
 
-/** part += dot(eight int8, a pair of activations): 4 channels x 2 inputs an instruction. */
+/** part += dot(eight int8 or int16, a pair of activations): 4 channels x 2 inputs an instruction. */
 function pairBlock(f: FunctionBuilder, tile: Tile, from: Local, at: Local, part: readonly Local[]): void {
   const { layout, rows, vectors, inputs } = tile;
   const pair = f.local('v128', 'pair');
   const weight = f.vectors('weight', vectors);
-  const pairBytes = PANEL * 2;
+  const isWide = layout.kind === 'int16';
+  const pairBytes = PANEL * (isWide ? 4 : 2);
   const unroll = unrollOf(rows);
-  const load = (k: number, vector: number) =>
-    loads.i8ToI16x8(from, k * pairBytes + (tile.first + vector) * 8);
+  const load = (k: number, vector: number) => {
+    const offset = k * pairBytes + (tile.first + vector) * (pairBytes / PANEL_VECTORS);
+    return isWide ? loads.v128(from, offset) : loads.i8ToI16x8(from, offset);
+  };
   const step = (k: number) => {
     if (k === 0 && rows === 1) touchAhead(f, from, unroll * pairBytes);
     if (rows > 1) for (const vector of range(vectors)) f.set(weight[vector]!, load(k, vector));
