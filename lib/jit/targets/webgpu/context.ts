@@ -9,6 +9,8 @@ import { elementBytes } from '../../plan.js';
 import type { Mode } from '../../target.js';
 import type { BufferUse, Dispatch } from './dispatch.js';
 import { bindingAlignment } from './dispatch.js';
+import type { MatvecShape } from './kernels/matvec.js';
+import type { MatvecProblem } from './kernels/tuning.js';
 import type { MatrixLayout, WeightForm } from './layout.js';
 import { matrixLayout } from './layout.js';
 import { DispatchWriter } from './writer.js';
@@ -28,6 +30,8 @@ export interface ContextOptions {
   readonly features: Features;
   /** The most that a kernel can be given of one buffer. */
   readonly bindingBytes: number;
+  /** How matrix-vector kernels were found to be cut best on this adapter, by problemKey. */
+  readonly shapes?: ReadonlyMap<string, MatvecShape> | undefined;
   /** `fast`: products of integer Weights may round what they multiply to signed bytes. Default exact. */
   readonly mode?: Mode | undefined;
   /** `plain`: only the generic kernels, which compile fast; for emulated GPUs and for comparison. Default all. */
@@ -41,6 +45,9 @@ export class LowerContext {
   readonly bindingBytes: number;
   readonly mode: Mode;
   readonly kernels: KernelChoice;
+  readonly shapes: ReadonlyMap<string, MatvecShape>;
+  /** Matrix-vector problems of the plan, by problemKey. */
+  readonly problems = new Map<string, MatvecProblem>();
   /** Bytes of scratch that the program needs. */
   scratchBytes = 0;
   /** Number of the step that is being lowered, as RunReport.stepMs counts. */
@@ -54,9 +61,10 @@ export class LowerContext {
 
   constructor(
     readonly plan: Plan,
-    { features, bindingBytes, mode = 'exact', kernels = 'all' }: ContextOptions,
+    { features, bindingBytes, mode = 'exact', kernels = 'all', shapes = new Map() }: ContextOptions,
   ) {
     this.mode = mode;
+    this.shapes = shapes;
     this.kernels = kernels;
     this.features = { ...features, maxBuffers: features.maxBuffers - 1 }; // one is a loop's control memory
     this.bindingBytes = bindingBytes;

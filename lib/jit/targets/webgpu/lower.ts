@@ -10,20 +10,23 @@ import { elementwise } from './generic/elementwise.js';
 import { cacheAppend, concat, copyWords, gather, gatherNd, scatterNd } from './generic/moves.js';
 import { batchMatMul, embed, linear } from './generic/products.js';
 import { cumulative, norm, reduce, softmax, topK } from './generic/rows.js';
+import type { MatvecProblem } from './kernels/tuning.js';
 import { guarded, LoopWriter } from './loops.js';
 import { selectKernels } from './select.js';
 
 /** A lowered plan and the constants that it needs beside the plan's own. */
 export interface Lowering extends LoweredPlan {
   readonly tables: readonly Float32Array[];
+  /** Matrix-vector problems in it, by problemKey: what tuning may time. */
+  readonly problems: ReadonlyMap<string, MatvecProblem>;
 }
 
 /** Writes all dispatches of a plan. */
 export function lowerPlan(plan: Plan, options: ContextOptions): Lowering {
   const lowerer = new Lowerer(new LowerContext(plan, options));
   const items = lowerer.level(plan.steps, null);
-  const { scratchBytes, lastingBytes, step, tables } = lowerer.context;
-  return { items, scratchBytes, lastingBytes, loops: lowerer.loops, steps: step, tables };
+  const { scratchBytes, lastingBytes, step, tables, problems } = lowerer.context;
+  return { items, scratchBytes, lastingBytes, loops: lowerer.loops, steps: step, tables, problems };
 }
 
 class Lowerer {

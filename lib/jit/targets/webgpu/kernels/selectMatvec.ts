@@ -11,6 +11,7 @@ import type { Dispatch } from '../dispatch.js';
 import type { Selection } from '../select.js';
 import type { DispatchWriter } from '../writer.js';
 import { blockSize } from './activations.js';
+import { problemKey } from './candidates.js';
 import type { Chain, LinearGroup } from './group.js';
 import { readLinearGroup } from './group.js';
 import type { Held, LargestUses } from './largest.js';
@@ -32,6 +33,7 @@ import {
   storeSide,
   takeSide,
 } from './sides.js';
+import type { MatvecProblem } from './tuning.js';
 import { matvecShape } from './tuning.js';
 
 /** Takes a group around a Linear of few rows. */
@@ -52,6 +54,7 @@ export function selectMatvec(
 
 class MatvecWriter {
   readonly #shape: MatvecShape;
+  readonly #scales: MatvecProblem['scales'];
   readonly #writer: DispatchWriter;
   readonly #sides: { readonly request: SideRequest; readonly side: Side<LastingUse> }[] = [];
 
@@ -64,12 +67,19 @@ class MatvecWriter {
   ) {
     const { rows, inDim, layout } = problem;
     const { epilogues } = group.linear.node.attrs;
-    this.#shape = matvecShape(context.features, {
-      ...{ rows, inDim, packing: layout.packing },
+    const { scales } = layout;
+    const asked: MatvecProblem = {
+      ...{ rows, inDim, packing: layout.packing, norm: group.norm?.node.attrs.kind === 'rms' },
       widths: group.linear.node.outputs.map((output) => output.shape.at(-1)!),
       products: Math.max(...epilogues.map((epilogue) => epilogue.products.length)),
+      scales: !scales ? 'none' : scales.groups === 1 ? 'row' : { groupSize: scales.size },
+      input: problem.takesBytes ? 'bytes' : 'floats',
       ...(context.mode === 'fast' ? { leastColumns: blockSize } : {}),
-    });
+    };
+    const key = problemKey(asked);
+    context.problems.set(key, asked);
+    this.#shape = context.shapes.get(key) ?? matvecShape(context.features, asked);
+    this.#scales = asked.scales;
     const name = `matvec ${layout.packing} ${rows}x${inDim} ${group.norm?.node.attrs.kind ?? ''}`.trim();
     this.#writer = context.writer(name, matvecThreads(context.features, this.#shape));
   }
@@ -113,11 +123,7 @@ class MatvecWriter {
     const norm = group.norm?.node.attrs;
     const spec: MatvecSpec = {
       ...{ rows, inDim, packing: layout.packing, rowVectors: layout.rowWords / 4, input, parts: known },
-      scales: !layout.scales
-        ? 'none'
-        : layout.scales.groups === 1
-          ? 'row'
-          : { groupSize: layout.scales.size },
+      scales: this.#scales,
       norm: norm ? { kind: norm.kind, epsilon: norm.epsilon } : null,
     };
     writeMatvec(writer.k, context.features, spec, this.#shape);

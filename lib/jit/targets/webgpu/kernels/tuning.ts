@@ -16,6 +16,9 @@ export interface MatvecProblem {
   readonly widths: readonly number[];
   /** Products of one output; rows of a group are a multiple of it. */
   readonly products: number;
+  readonly scales: 'none' | 'row' | { readonly groupSize: number };
+  readonly input: 'floats' | 'bytes';
+  readonly norm: boolean;
   /** Columns that a workgroup has at least. */
   readonly leastColumns?: number | undefined;
 }
@@ -26,10 +29,8 @@ const wantedWorkgroups = 256;
 const wantedLoads = 8;
 
 /** A shape that fits the adapter. */
-export function matvecShape(
-  features: Features,
-  { inDim, packing, widths, products, leastColumns = 2 }: MatvecProblem,
-): MatvecShape {
+export function matvecShape(features: Features, problem: MatvecProblem): MatvecShape {
+  const { inDim, packing, widths, products, leastColumns = 2 } = problem;
   const lanes = lanesOfGroup(features);
   const columns = widths.reduce((sum, width) => sum + width, 0);
   const rowsPerGroup = products;

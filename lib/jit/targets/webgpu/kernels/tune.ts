@@ -1,0 +1,189 @@
+// lib/jit/targets/webgpu/kernels/tune.ts: problems of a plan -> the fastest way to cut each one's kernel on this GPU, by
+// timing candidates over weights larger than its caches.
+
+import type { Kernel } from '../../../kernels/kernel.js';
+import type { Gpu } from '../device.js';
+import type { Pipelines } from '../pipelines.js';
+import { matvecCandidates, problemBytes, problemKey, timedKernel } from './candidates.js';
+import type { MatvecShape } from './matvec.js';
+import type { MatvecProblem } from './tuning.js';
+import { matvecShape } from './tuning.js';
+
+/** How long a candidate took. */
+export interface Timing {
+  readonly shape: MatvecShape;
+  readonly microseconds: number;
+}
+
+export interface TuneOptions {
+  readonly onProgress?: (done: number, total: number) => void;
+  /** Candidates of a problem at most; the rest is left out by chance. Default 120. */
+  readonly most?: number;
+}
+
+/** Weights are read in turns from so many bytes: a cache of this size would make every candidate look fast. */
+const poolBytes = 512e6;
+const mostTurns = 16;
+const repeats = 5;
+/** GPUs at rest clock low: what is timed first would look slow. */
+const warmUpMs = 400;
+
+/**
+ * Times the candidates of each problem.
+ * @returns by problemKey the timings, the fastest first
+ * @throws Error if the adapter has no timestamps
+ */
+export async function tuneMatvec(
+  gpu: Gpu,
+  pipelines: Pipelines,
+  problems: readonly MatvecProblem[],
+  { onProgress = () => {}, most = 120 }: TuneOptions = {},
+): Promise<Map<string, Timing[]>> {
+  if (!gpu.hasTimestamps) throw new Error(`tune: ${gpu.name} has no timestamps`);
+  const bench = new Bench(gpu, pipelines);
+  const results = new Map<string, Timing[]>();
+  try {
+    const all = problems.map((problem) => ({ problem, shapes: candidatesOf(gpu, problem, most) }));
+    const total = all.reduce((sum, { shapes }) => sum + shapes.length, 0);
+    let done = 0;
+    for (const { problem, shapes } of all) {
+      // All are compiled first: between timings the clocks would fall.
+      await pipelines.compile(shapes.map(({ kernel }) => kernel));
+      const timings: Timing[] = [];
+      bench.open(problem);
+      await bench.warmUp(shapes[0]!);
+      for (const candidate of shapes) {
+        timings.push({ shape: candidate.shape, microseconds: await bench.time(candidate) });
+        onProgress(++done, total);
+      }
+      bench.close();
+      results.set(
+        problemKey(problem),
+        timings.sort((a, b) => a.microseconds - b.microseconds),
+      );
+    }
+  } finally {
+    bench.destroy();
+  }
+  return results;
+}
+
+function candidatesOf(gpu: Gpu, problem: MatvecProblem, most: number): Candidate[] {
+  const shapes = matvecCandidates(gpu.features, problem);
+  // In an order that looks random, so that a clock that falls or rises prefers none of a kind.
+  const mixed = shapes.map((shape, i) => [(i * 7919 + 13) % 1009, shape] as const).sort(([a], [b]) => a - b);
+  const chosen = [matvecShape(gpu.features, problem), ...mixed.slice(0, most - 1).map(([, shape]) => shape)];
+  const width = problem.widths.reduce((sum, each) => sum + each, 0);
+  return chosen.map((shape): Candidate => {
+    const workgroups = Math.ceil(width / (shape.rows / problem.products));
+    return { shape, kernel: timedKernel(gpu.features, problem, shape), workgroups };
+  });
+}
+
+interface Candidate {
+  readonly shape: MatvecShape;
+  readonly kernel: Kernel;
+  readonly workgroups: number;
+}
+
+class Bench {
+  readonly #device: GPUDevice;
+  readonly #queries: GPUQuerySet;
+  readonly #resolved: GPUBuffer;
+  readonly #staging: GPUBuffer;
+  #pool: GPUBuffer | undefined;
+  #own: GPUBuffer[] = [];
+  #problem: MatvecProblem | undefined;
+
+  constructor(
+    gpu: Gpu,
+    readonly pipelines: Pipelines,
+  ) {
+    this.#device = gpu.device;
+    this.#queries = gpu.device.createQuerySet({ type: 'timestamp', count: 2 });
+    const usage = GPUBufferUsage;
+    this.#resolved = gpu.device.createBuffer({ size: 16, usage: usage.QUERY_RESOLVE | usage.COPY_SRC });
+    this.#staging = gpu.device.createBuffer({ size: 16, usage: usage.MAP_READ | usage.COPY_DST });
+  }
+
+  open(problem: MatvecProblem): void {
+    this.#problem = problem;
+    this.#pool ??= this.#filled(Math.max(poolBytes, problemBytes(problem).words));
+    const { scales, x, blocks, y } = problemBytes(problem);
+    this.#own = [scales, x, blocks, y].map((bytes) => this.#filled(bytes));
+  }
+
+  /** A buffer of bytes that look random: on zeros a GPU is faster. */
+  #filled(bytes: number): GPUBuffer {
+    const size = Math.max(256, Math.ceil(bytes / 256) * 256);
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const buffer = this.#device.createBuffer({ size, usage });
+    const block = new Uint32Array(Math.min(size, 2 ** 20) / 4);
+    for (let i = 0; i < block.length; i++) block[i] = (Math.random() * 2 ** 32) & 0x3fffffff;
+    for (let at = 0; at < size; at += block.byteLength)
+      this.#device.queue.writeBuffer(buffer, at, block, 0, Math.min(block.byteLength, size - at) / 4);
+    return buffer;
+  }
+
+  close(): void {
+    for (const buffer of this.#own) buffer.destroy();
+    this.#own = [];
+  }
+
+  destroy(): void {
+    this.close();
+    for (const each of [this.#pool, this.#resolved, this.#staging, this.#queries]) each?.destroy();
+  }
+
+  async warmUp(candidate: Candidate): Promise<void> {
+    const started = performance.now();
+    while (performance.now() - started < warmUpMs) await this.#run(candidate);
+  }
+
+  /** Microseconds of a dispatch: the median of some runs of many. */
+  async time(candidate: Candidate): Promise<number> {
+    const times: number[] = [];
+    for (let i = 0; i < repeats; i++) times.push(await this.#run(candidate));
+    return times.sort((a, b) => a - b)[repeats >> 1]!;
+  }
+
+  async #run({ kernel, workgroups }: Candidate): Promise<number> {
+    const problem = this.#problem!;
+    const { pipeline, layout } = this.pipelines.get(kernel);
+    const { words } = problemBytes(problem);
+    const stride = Math.ceil(words / 256) * 256;
+    const turns = Math.max(1, Math.min(mostTurns, Math.floor(this.#pool!.size / stride)));
+    const [scales, x, blocks, y] = this.#own as [GPUBuffer, GPUBuffer, GPUBuffer, GPUBuffer];
+    const shared: Record<string, GPUBuffer> = { scales, x, bytes: x, blocks, y };
+    const groups = Array.from({ length: turns }, (_, turn) =>
+      this.#device.createBindGroup({
+        layout,
+        entries: kernel.buffers.map(({ name }, binding) => ({
+          binding,
+          resource:
+            name === 'words'
+              ? { buffer: this.#pool!, offset: turn * stride, size: Math.max(16, words) }
+              : { buffer: shared[name]! },
+        })),
+      }),
+    );
+    const encoder = this.#device.createCommandEncoder();
+    const pass = encoder.beginComputePass({
+      timestampWrites: { querySet: this.#queries, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 },
+    });
+    pass.setPipeline(pipeline);
+    const dispatches = Math.max(turns, 8);
+    for (let i = 0; i < dispatches; i++) {
+      pass.setBindGroup(0, groups[i % turns]!);
+      pass.dispatchWorkgroups(workgroups);
+    }
+    pass.end();
+    encoder.resolveQuerySet(this.#queries, 0, 2, this.#resolved, 0);
+    encoder.copyBufferToBuffer(this.#resolved, 0, this.#staging, 0, 16);
+    this.#device.queue.submit([encoder.finish()]);
+    await this.#staging.mapAsync(GPUMapMode.READ);
+    const [begin, end] = new BigUint64Array(this.#staging.getMappedRange().slice(0));
+    this.#staging.unmap();
+    return Number(end! - begin!) / 1e3 / dispatches;
+  }
+}
