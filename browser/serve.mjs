@@ -35,10 +35,10 @@ export async function bundlePage() {
   return new Map(outputFiles.map(({ path, contents }) => [`/${basename(path)}`, contents]));
 }
 
-/** Node's modules: some have a shim; the others, and backend.ts, are needed where a browser never comes. */
+/** Node's modules: some have a shim; the others, backend.ts and adapterFiles.ts are needed where a browser never comes. */
 function useShims({ onResolve, onLoad }) {
   const shims = { 'node:fs/promises': 'fs.ts', 'node:path': 'path.ts', 'node:url': 'url.ts' };
-  onResolve({ filter: /^node:|\/backend\.js$/ }, ({ path }) =>
+  onResolve({ filter: /^node:|\/(backend|adapterFiles)\.js$/ }, ({ path }) =>
     path in shims ? { path: join(here, 'shims', shims[path]) } : { path, namespace: 'absent' },
   );
   onLoad({ filter: /.*/, namespace: 'absent' }, ({ path }) => ({

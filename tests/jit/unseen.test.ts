@@ -1,4 +1,4 @@
-// Functions that no part of the compiler was written for, on both targets, against eager tfjs. Chained methods, as in
+// Functions that no part of the compiler was written for, on every target, against eager tfjs. Chained methods, as in
 // tfjs's own examples.
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-core/dist/public/chained_ops/register_all_chained_ops.js';
@@ -6,6 +6,7 @@ import '@tensorflow/tfjs-core/dist/register_all_gradients.js';
 import { describe, test } from 'vitest';
 import type { TargetName } from '../../lib/jit/jit.js';
 import { scan } from '../../lib/jit/jit.js';
+import { hasWebgpu, webgpuReason } from '../webgpu.js';
 import { agrees, integers, numbers } from './agree.js';
 
 type T = tf.Tensor;
@@ -340,7 +341,11 @@ const samplers: Case[] = [
   ],
 ];
 
-for (const target of ['reference', 'wasm'] as TargetName[]) {
+const targets: TargetName[] = ['reference', 'wasm', ...(hasWebgpu ? (['webgpu'] as const) : [])];
+
+test.skipIf(!hasWebgpu)(`the same functions on webgpu (${webgpuReason})`, () => {});
+
+for (const target of targets) {
   describe(target, () => {
     const all = { perceptrons, recurrences, blocks, samplers };
     for (const [group, cases] of Object.entries(all)) {

@@ -17,12 +17,14 @@ import type {
 import type { KernelChoice } from './context.js';
 import { type Gpu, type GpuOptions, openGpu } from './device.js';
 import { bindingAlignment } from './dispatch.js';
+import { Guard } from './guard.js';
 import { boundForm, formBytes } from './layout.js';
-import { kernelsOf, lowerPlan } from './lower.js';
+import { kernelsOf, type Lowering, lowerPlan } from './lower.js';
 import { GpuMemory, type GpuTensor, valuesOf } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { defaultTuning, GpuProgram, type Host, type LoopTuning } from './program.js';
 import { type GpuWeight, WeightStore } from './weights.js';
+import { printWgsl } from './wgsl.js';
 
 export interface WebgpuOptions extends GpuOptions {
   readonly tuning?: LoopTuning;
@@ -33,6 +35,8 @@ export interface WebgpuOptions extends GpuOptions {
    * GPU, and on an emulated one the plain ones, as far as the mode `exact` goes: there compiling takes most of the time.
    */
   readonly kernels?: KernelChoice | undefined;
+  /** Compares each kind of kernel with the reference on its first use on an adapter; default true. */
+  readonly guard?: boolean;
 }
 
 /** Kernels for a program. */
@@ -54,10 +58,12 @@ class WebgpuTarget implements Target {
   readonly planOptions = { alignmentBytes: bindingAlignment };
   readonly #host: Host;
   readonly #kernels: KernelChoice | undefined;
+  readonly #guard: Guard | undefined;
 
   constructor(gpu: Gpu, options: WebgpuOptions) {
     this.#kernels = options.kernels;
     this.#host = hostOf(gpu, options);
+    this.#guard = options.guard === false ? undefined : this.#newGuard();
   }
 
   get device(): string {
@@ -72,15 +78,41 @@ class WebgpuTarget implements Target {
     return this.#host.weights.bindingBytes;
   }
 
-  async compile(plan: Plan, { mode }: TargetCompileOptions = {}): Promise<Executable> {
-    const host = this.#host;
-    const { features } = host.gpu;
-    const kernels = kernelChoice(host.gpu, mode, this.#kernels);
-    const lowering = lowerPlan(plan, { features, bindingBytes: this.#bindingBytes, mode, kernels });
-    await host.pipelines.compile(kernelsOf(lowering.items));
-    const program = new GpuProgram(host, plan, lowering);
+  async compile(plan: Plan, { mode = 'exact' }: TargetCompileOptions = {}): Promise<Executable> {
+    const { name } = this.#host.gpu;
+    await this.#guard?.check(plan, { adapter: name, mode, isKept: true });
+    return this.#compile(plan, mode);
+  }
+
+  #lower(plan: Plan, mode: Mode): Lowering {
+    const { gpu } = this.#host;
+    const kernels = kernelChoice(gpu, mode, this.#kernels);
+    return lowerPlan(plan, { features: gpu.features, bindingBytes: this.#bindingBytes, mode, kernels });
+  }
+
+  async #compile(plan: Plan, mode: Mode): Promise<Executable> {
+    const lowering = this.#lower(plan, mode);
+    await this.#host.pipelines.compile(kernelsOf(lowering.items));
+    const program = new GpuProgram(this.#host, plan, lowering);
     await this.#memory.settled();
     return program;
+  }
+
+  #newGuard(): Guard {
+    return new Guard({
+      planOptions: this.planOptions,
+      compile: (plan, mode) => this.#compile(plan, mode),
+      textOf: (plan, mode) => {
+        const kernels = [...kernelsOf(this.#lower(plan, mode).items)];
+        return kernels.map((kernel) => printWgsl(kernel, this.#host.gpu.wgsl)).join('');
+      },
+      bind: (weight, use) => this.bind(weight, use),
+      unbind: (weight) => this.unbind(weight),
+      allocate: (bytes) => this.allocate(bytes),
+      release: (buffer) => this.release(buffer),
+      write: (buffer, values) => this.write(buffer, values),
+      read: (buffer, dtype) => this.read(buffer, dtype),
+    });
   }
 
   checkFit(weights: readonly { readonly weight: Weight; readonly use: WeightUse }[]): void {
