@@ -45,19 +45,23 @@ export function sampleToken(
   position: tf.Tensor1D,
 ): tf.Tensor1D {
   if (sampling.temperature === 0) return tf.argMax(logits, -1);
-  let scores: tf.Tensor2D = tf.mul(logits, 1 / sampling.temperature);
+  const all: tf.Tensor2D = tf.mul(logits, 1 / sampling.temperature);
   const vocab = logits.shape[1];
-  if (sampling.topK !== null && sampling.topK < vocab) scores = keepTopK(scores, sampling.topK);
+  const best = sampling.topK !== null && sampling.topK < vocab ? tf.topk(all, sampling.topK) : undefined;
+  let scores = best ? best.values : all; // [batch, candidates]
   if (sampling.topP !== null && sampling.topP < 1) scores = keepTopP(scores, sampling.topP);
   // Gumbel's trick: the largest of scores + noise falls on a token with that token's softmax probability.
-  const noise = tf.neg(tf.log(tf.neg(tf.log(uniform(key, position, vocab)))));
-  return tf.argMax(tf.add(scores, noise), -1);
+  const random = best ? uniformAt(key, position, best.indices) : uniform(key, position, vocab);
+  const noise = tf.neg(tf.log(tf.neg(tf.log(random))));
+  const drawn = tf.argMax(tf.add(scores, noise), -1) as tf.Tensor1D;
+  return best ? ofRow(best.indices, drawn) : drawn;
 }
 
-/** Tokens below the k-th best are ruled out; ties with it stay. */
-function keepTopK(scores: tf.Tensor2D, k: number): tf.Tensor2D {
-  const best = tf.topk(scores, k).values; // [batch, k]
-  return keepFrom(scores, tf.slice(best, [0, k - 1], [-1, 1]));
+/** values[row, places[row]] of values [batch, n] int32. */
+function ofRow(values: tf.Tensor2D, places: tf.Tensor1D): tf.Tensor1D {
+  const [batch, n] = values.shape;
+  const isIt = tf.equal(tf.range(0, n, 1, 'int32'), tf.reshape(places, [batch, 1]));
+  return tf.sum(tf.where(isIt, values, tf.zerosLike(values)), -1);
 }
 
 /** The best tokens stay until their probabilities sum to p; the one that reaches p stays too. */
@@ -92,9 +96,14 @@ export function randomKey(seed: number): tf.Tensor1D {
  * @source Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", for the idea
  */
 export function uniform(key: tf.Tensor1D, position: tf.Tensor1D, width: number): tf.Tensor2D {
+  return uniformAt(key, position, tf.reshape(tf.range(0, width), [1, width]));
+}
+
+/** The same for some columns alone, [batch, n] or [1, n]: n random numbers a row. */
+function uniformAt(key: tf.Tensor1D, position: tf.Tensor1D, columns: tf.Tensor): tf.Tensor2D {
   const words = tf.split(key, 4) as tf.Tensor[];
   const place = cipher(halves(tf.reshape(tf.cast(position, 'float32'), [-1, 1])), words); // [batch, 1] each
-  const [left, right] = cipher(halves(tf.reshape(tf.range(0, width), [1, width])), place); // [batch, width] each
+  const [left, right] = cipher(halves(tf.cast(columns, 'float32')), place); // [batch, n] each
   const bits = tf.floor(tf.mul(tf.add(tf.mul(left, 4096), right), 0.5)); // 23 of the 24
   return tf.mul(tf.add(bits, 0.5), 2 ** -23) as tf.Tensor2D;
 }

@@ -52,6 +52,19 @@ describe('sampleToken', () => {
       expect(share).toBeCloseTo(Math.exp(logits[id]!), 1.5);
   });
 
+  test('among the k best the random numbers are those of all: ruling out those that would lose changes nothing', () => {
+    const rows = tf.tidy(() => tf.mul(uniform(randomKey(5), positions(300), 40), 12)) as tf.Tensor2D;
+    const sampled = (topK: number | null) =>
+      sampleToken(rows, { ...GREEDY, temperature: 1, topK }, randomKey(9), positions(300)).dataSync();
+    const [free, narrow] = [sampled(null), sampled(12)];
+    const best = tf.topk(rows, 12).indices.arraySync() as number[][];
+    const kept = [...free.keys()].filter((row) => best[row]!.includes(free[row]!));
+    expect(kept.length).toBeGreaterThan(250);
+    expect(kept.length).toBeLessThan(300);
+    for (const row of kept) expect(narrow[row]).toBe(free[row]);
+    for (const row of free.keys()) expect(best[row]).toContain(narrow[row]);
+  });
+
   test('temperature sharpens; zero is greedy', () => {
     expect(frequencies({ temperature: 0.5 })[0]!).toBeCloseTo(0.25 / (0.25 + 0.09 + 0.0225 + 0.0025), 1.5);
     expect(frequencies({ temperature: 0 })).toEqual([1, 0, 0, 0]);
