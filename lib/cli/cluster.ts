@@ -1,6 +1,7 @@
 // lib/cli/cluster.ts: `response-time cluster`: plan, run, merge, sbatch: a benchmark over many machines.
 
-import { resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { basename, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { evaluationFigures, formatEvaluation } from '../cluster/figures.js';
@@ -127,7 +128,8 @@ async function runPlan(terminal: Terminal, name: string, options: PlanArguments)
       answerTokens,
       model: { name: identify(folder).name, folder, digest: await modelDigest(folder) },
       configurations: configurations.map(({ label }) => label),
-      ...{ newTokens, promptTokens, repeats, ignoreEos, backend, dataset },
+      ...{ newTokens, promptTokens, repeats, ignoreEos, backend },
+      dataset: existsSync(dataset) ? basename(dataset) : dataset, // the samples are here: the folder is nobody's business
       samples: found.map(({ instruction, input, output: answer }, i) => ({
         ...{ keys: keys[i]!, instruction, input, output: answer },
       })),

@@ -3,6 +3,7 @@
 // in any number, but slow each other.
 
 import { readFile } from 'node:fs/promises';
+import { basename, isAbsolute } from 'node:path';
 import { exactMatch, rouge } from '../quality.js';
 import { alignColumns, formatRuns } from '../results/compare.js';
 import { count, list, moment, number, object, oneOf, optional, orNull, text } from '../results/validate.js';
@@ -80,7 +81,7 @@ export function evaluationFigures(texts: MergedPlan, speeds: readonly MergedPlan
     model: model.name,
     ...{ dataset, samples: samples.length, newTokens, reference, answerTokens: plan.answerTokens },
     texts: plan.configurations.map((label) => textFigures(texts, label, reference)),
-    runs: speeds.flatMap((speed) => mergedRuns(speed.plan, speed.merged)).map(withoutTokens),
+    runs: speeds.flatMap((speed) => mergedRuns(speed.plan, speed.merged)).map(published),
   };
 }
 
@@ -119,7 +120,9 @@ function textFigures({ plan, merged }: MergedPlan, label: string, reference: str
 
 function scores(generated: string | null, expected: string): TextScores {
   if (generated === null) throw new RangeError('texts: expected a model with a tokenizer, received none');
-  return { ...rouge(generated, expected), exactMatch: exactMatch(generated, expected) ? 1 : 0 };
+  // ROUGE gives 0 where neither side has a word, such as in a row of emoji; equal texts are equal.
+  if (exactMatch(generated, expected)) return { rouge1: 1, rouge2: 1, rougeL: 1, exactMatch: 1 };
+  return { ...rouge(generated, expected), exactMatch: 0 };
 }
 
 function meanScores(all: readonly TextScores[]): TextScores {
@@ -132,8 +135,11 @@ function meanScores(all: readonly TextScores[]): TextScores {
   };
 }
 
-/** Times to the microsecond; without those of single tokens, which would be most of the file. */
-function withoutTokens(run: Run): Run {
+/**
+ * Times to the microsecond; without those of single tokens, which would be most of the file, and without the place of
+ * the model's folder on the machine that measured.
+ */
+function published(run: Run): Run {
   const { perTokenMs: _, ...samples } = run.samples;
   const kept = {
     ...samples,
@@ -141,7 +147,9 @@ function withoutTokens(run: Run): Run {
     firstTokenMs: samples.firstTokenMs.map(rounded),
     ...(samples.rougeL && { rougeL: samples.rougeL.map(rounded) }),
   };
-  return { ...run, samples: kept, summary: summarize(kept) };
+  const { source } = run.model;
+  const model = { ...run.model, source: isAbsolute(source) ? basename(source) : source };
+  return { ...run, model, samples: kept, summary: summarize(kept) };
 }
 
 function rounded(value: number): number {

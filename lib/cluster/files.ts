@@ -9,7 +9,7 @@ import type { Key, Measured } from '../benchmark/store.js';
 import { checkMeasured } from '../benchmark/store.js';
 import { readSampleFile, SampleStore, type StoredSample } from '../results/samples.js';
 import { checkFacts } from '../results/schema.js';
-import { type Check, count, InvalidValue, list, number, object } from '../results/validate.js';
+import { type Check, count, list, number, object } from '../results/validate.js';
 import type { RunFacts } from '../results.js';
 import type { ClusterPlan } from './plan.js';
 
@@ -107,7 +107,7 @@ export async function readAttempt(
     file,
     shard,
     facts: new Map(only(isFacts).map(({ value }) => [value.label, value])),
-    measured: only(isMeasured).map((line) => ({ ...line, label: labelOf(line.configuration) })),
+    measured: only(isMeasured).map((line) => ({ ...line, label: labelOf(line.configuration, file) })),
     judged: only(isJudged),
   };
 }
@@ -117,12 +117,14 @@ function headerOf({ fingerprint }: Pick<ClusterPlan, 'fingerprint'>, shard: numb
 }
 
 /** Label of a configuration in a sample's key, which begins with it (benchmark/store.ts). */
-function labelOf(configuration: string): string {
+function labelOf(configuration: string, file = 'key'): string {
   try {
     const [label] = JSON.parse(configuration) as unknown[];
     if (typeof label === 'string') return label;
-  } catch {}
-  throw new InvalidValue('configuration', 'a list that begins with a label', configuration);
+  } catch {} // no JSON, or no list: the message below says what was expected
+  throw new Error(
+    `${file}: configuration: expected a list that begins with a label, found ${configuration}; move the file away`,
+  );
 }
 
 /** An attempt's own file, open to append, and what the shard's attempts have finished so far. */

@@ -43,7 +43,7 @@ export interface ClusterPlan {
   readonly repeats: number;
   readonly ignoreEos: boolean;
   readonly backend: string;
-  /** File or hub id that the samples are from. */
+  /** File's name or hub id that the samples are from. */
   readonly dataset: string;
   readonly samples: readonly PlannedSample[];
 }

@@ -69,6 +69,8 @@ submit)
   echo "watch: tail -F $folder/shard-*.log"
   ;;
 shard)
+  # Where Slurm does not bind tasks to processors, each would take all of its node's.
+  export RT_THREADS="\${RT_THREADS:-${cpus}}"
   # exec: the process behind $child is node itself, which takes the signal. The shell stays to ask for the requeue.
   (exec ${command} run --plan "$plan" --folder "$folder") &
   child=$!

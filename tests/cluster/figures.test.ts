@@ -104,6 +104,25 @@ test('fewer samples of the same work may be measured apart; other work is refuse
   );
 });
 
+test('equal texts score 1 though they have no word, and no folder of the machine is told', async () => {
+  const plan = smallPlan({ reference: 'A', shards: 1 });
+  await measured(plan);
+  await judge(plan);
+  const merged = await collectShards(plan, folder);
+  const samples = merged.samples.map((sample) => ({
+    ...sample,
+    value: { ...sample.value, text: '🌟🌟' },
+    facts: { ...sample.facts, model: { ...sample.facts.model, source: '/home/me/tiny' } },
+  }));
+  const texts = { plan, merged: { ...merged, samples } };
+  const figures = evaluationFigures(texts, [texts]);
+  expect(figures.texts[1]).toMatchObject({
+    toReference: { rougeL: 1 },
+    toAnswers: { rougeL: 0, exactMatch: 0 },
+  });
+  expect(figures.runs[0]!.model.source).toBe('tiny');
+});
+
 test('what is missing is said', async () => {
   const plan = smallPlan({ reference: 'A', shards: 1 });
   const texts = await measured(plan);

@@ -70,6 +70,14 @@ describe('what does not belong', () => {
   });
 });
 
+test('a configuration that is no key of ours', async () => {
+  await run(0);
+  change(0, (text) => text.replace('"configuration":"[\\"B', '"configuration":"B'));
+  await expect(collectShards(plan, folder)).rejects.toThrow(
+    /shard-0000\.a0\.jsonl: configuration: expected a list/,
+  );
+});
+
 test('a text that two attempts do not agree on is counted', async () => {
   await run(0);
   await run(0, 'again');

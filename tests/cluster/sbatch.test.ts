@@ -17,6 +17,7 @@ test('the script is bash, and asks Slurm for what a resumable array needs', () =
     '--signal=B:TERM@120',
     '--open-mode=append',
     '--dependency="afterany:$array" --kill-on-invalid-dep=yes',
+    'export RT_THREADS="$' + '{RT_THREADS:-4}"',
     '--cpus-per-task=4 --time=90 --mem=8G --partition=gpu --gres=gpu:1',
     "(exec '/usr/bin/node' '/home/me/my course/cli.js' cluster run --plan",
     'if [ "$code" = 75 ] &&',
