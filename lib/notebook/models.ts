@@ -33,7 +33,7 @@ export async function prepareModel(name: string): Promise<string> {
  */
 export function unlessEmbedded(folder: string): string | false {
   if (dirname(folder) === modelsFolder()) return false;
-  return 'promised of the embedded models only: another one was trained on other answers';
+  return 'promised of the embedded models only: another is larger, or was trained on other answers';
 }
 
 /** Whether a model has so many parameters that a notebook measures less of it. */

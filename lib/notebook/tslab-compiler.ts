@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { spellShorthand, type TypeScriptSyntax } from './shorthand.js';
+import { type NamedHost, namesOf, offerNames, withNames } from './tslab-names.js';
 
 type Require = ReturnType<typeof createRequire>;
 
@@ -15,7 +16,7 @@ interface Compiler {
     options: { lib: string[] },
     system: System,
     ...rest: unknown[]
-  ): unknown;
+  ): NamedHost;
 }
 
 /** What is used of TypeScript's file system. */
@@ -75,7 +76,7 @@ export function compileStrictly(require: Require): void {
     const lib = [...options.lib, ...known];
     // A catch variable stays `any`, as short cells print `error.message`.
     const strict = { ...options, lib, strict: true, useUnknownInCatchVariables: false };
-    return compiler.createWatchCompilerHost(files, strict, system, ...rest);
+    return offerNames(compiler.createWatchCompilerHost(files, strict, system, ...rest));
   };
   // Its properties are read-only, so the module is replaced as a whole.
   const loaded = require.cache[path];
@@ -92,13 +93,13 @@ export function showAwait(source: string): string {
 
 /**
  * Loads all local modules anew when one of them changed; tslab alone leaves those that import it as they were.
- * Spells shorthand properties out, too: tslab overlooks them.
+ * Spells shorthand properties out, too: tslab overlooks them. Tells the compiler which names a cell declares.
  * @param require finds tslab
  */
 export function refreshDependents(require: Require): void {
   const syntax = createRequire(require.resolve('tslab/package.json'))(
     '@tslab/typescript-for-tslab',
-  ) as TypeScriptSyntax;
+  ) as TypeScriptSyntax & Parameters<typeof namesOf>[0];
   const module = require('tslab/dist/converter.js') as { createConverter(options: unknown): Converter };
   const { createConverter } = module;
   module.createConverter = (options) => {
@@ -106,7 +107,8 @@ export function refreshDependents(require: Require): void {
     const { convert } = converter;
     const loaded = new Map<string, SideOutput>();
     converter.convert = (declarations, source) => {
-      const converted = convert(declarations, spellShorthand(syntax, showAwait(source)));
+      const cell = spellShorthand(syntax, showAwait(source));
+      const converted = withNames(namesOf(syntax, cell), () => convert(declarations, cell));
       const fresh = converted.sideOutputs ?? [];
       const changed = fresh.some(({ path }) => loaded.has(path));
       for (const output of fresh) loaded.set(output.path, output);

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -130,17 +130,25 @@ for (let i = 0; i < 2000; i++) { show(i); console.log(i); }`;
   test('an interrupt ends the cell and aborts its signal, by message and by SIGINT', async () => {
     await execute(
       client,
-      "import { interruptSignal } from 'response-time/notebook/display'; let stopped = 0;",
+      `import { interruptSignal } from 'response-time/notebook/display';
+import { writeFileSync } from 'node:fs';
+let stopped = 0;`,
     );
+    const started = join(folder, 'started');
     const loop = `const signal = interruptSignal();
+writeFileSync(${JSON.stringify(started)}, '');
 while (!signal.aborted) await new Promise((done) => setTimeout(done, 5));
 stopped++;`;
+    const begun = async () => {
+      await expect.poll(() => existsSync(started), { timeout: 15_000 }).toBe(true);
+      rmSync(started);
+    };
     const byMessage = execute(client, loop);
-    await sleep(400);
+    await begun();
     await client.interrupt();
     expect((await byMessage).reply.status).toBe('error');
     const bySignal = execute(client, loop);
-    await sleep(400);
+    await begun();
     client.process.kill('SIGINT');
     expect((await bySignal).reply.status).toBe('error');
     expect((await execute(client, 'stopped')).outputs).toMatchObject([{ data: { 'text/plain': '2' } }]);
