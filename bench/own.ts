@@ -100,14 +100,12 @@ async function profile(loop: Loop, model: Model, work: Work & { readonly kind: '
   for (const { depth, op, shapes, ms, bytes } of loop.explain({ bandwidthGBps: 1 }).kernels) {
     if (depth === 0) continue; // what runs once, and the loop itself
     const name = `${op} ${shapes}`;
-    // Counted for a full cache, but read as far as it is filled.
-    const filled = op === 'CachedAttention' ? (work.depth + work.steps / 2) / CAPACITY : 1;
     const before = kernels.get(name) ?? { kernel: name, count: 0, ms: 0, bytes: 0 };
     kernels.set(name, {
       kernel: name,
       count: before.count + 1,
       ms: before.ms + (ms ?? 0) / work.steps,
-      bytes: before.bytes + (filled * bytes) / work.steps,
+      bytes: before.bytes + bytes / work.steps,
     });
   }
   const sorted = [...kernels.values()].sort((a, b) => b.ms - a.ms);

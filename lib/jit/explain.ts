@@ -4,11 +4,11 @@
 import { costOf } from './cost.js';
 import type { StructuredNode } from './graph.js';
 import { bracket } from './infer.js';
-import type { Step } from './plan.js';
+import { elementBytes, type Step, valueBytes } from './plan.js';
 import type { Program } from './program.js';
 
 export interface ExplainOptions {
-  /** Memory bandwidth of this machine, to take shares of; default: measured now by copying 64 MB. */
+  /** Memory bandwidth of this machine, to take shares of; default: what the last `profile` measured of reading. */
   readonly bandwidthGBps?: number;
 }
 
@@ -24,14 +24,15 @@ export interface KernelReport {
   readonly bytes: number;
   /** Null before a profiled run. For a loop's kernels: all rounds together. */
   readonly ms: number | null;
-  /** Null where the bytes are only a bound: attention over a cache, and loops. */
+  /** Null before a profiled run, and of loops. */
   readonly bandwidthGBps: number | null;
   readonly bandwidthShare: number | null;
 }
 
 export interface Explanation {
   readonly kernels: readonly KernelReport[];
-  readonly bandwidthGBps: number;
+  /** Null before a profiled run, and where the target cannot measure it. */
+  readonly bandwidthGBps: number | null;
   /** The same as a table. */
   readonly text: string;
 }
@@ -68,25 +69,33 @@ function placedSteps(steps: readonly Step[], depth = 0, rounds = 1): PlacedStep[
 
 /** Lists a program's kernels. */
 export function explainProgram(program: Program, options: ExplainOptions = {}): Explanation {
-  const bandwidthGBps = options.bandwidthGBps ?? measureBandwidthGBps();
-  const stepMs = program.lastRun?.stepMs;
+  const bandwidthGBps = options.bandwidthGBps ?? program.readGBps;
+  const { stepMs, stepPositions } = program.lastRun ?? {};
   const kernels = placedSteps(program.plan.steps).map(({ step, depth, rounds }, i): KernelReport => {
     const { op, shapes, fused, flops, bytes } = describe(step, program);
     const ms = stepMs?.[i] ?? null;
     const isLoop = step.kind === 'scan';
-    const moved = isLoop ? bytes : bytes * rounds;
-    // Of a cache only what is full is read, and how full it is the program alone knows.
-    const isKnown = op !== 'CachedAttention' && !isLoop;
+    const positions = stepPositions?.[i];
+    const isRead = positions && step.kind === 'kernel';
+    const moved = isRead ? cacheReadBytes(step.node, positions, rounds) : isLoop ? bytes : bytes * rounds;
+    const isKnown = !isLoop && (op !== 'CachedAttention' || isRead);
     const achieved = ms === null || ms === 0 || !isKnown ? null : moved / 1e6 / ms;
     return {
       ...{ step: i, depth, op, shapes, fused, ms },
       flops: isLoop ? flops : flops * rounds,
       bytes: moved,
       bandwidthGBps: achieved,
-      bandwidthShare: achieved === null ? null : achieved / bandwidthGBps,
+      bandwidthShare: achieved === null || bandwidthGBps === null ? null : achieved / bandwidthGBps,
     };
   });
   return { kernels, bandwidthGBps, text: table(kernels, bandwidthGBps) };
+}
+
+/** Of a cache only what is full is read. @param positions that all rounds saw together */
+function cacheReadBytes(node: StructuredNode, positions: number, rounds: number): number {
+  const [q, keys] = node.inputs;
+  const [, kvHeads, , headDim] = keys!.shape as [number, number, number, number];
+  return positions * 2 * kvHeads * headDim * elementBytes + 2 * valueBytes(q!) * rounds;
 }
 
 function describe(
@@ -120,7 +129,7 @@ function clipped(text: string): string {
   return text.length > longestCell ? `${text.slice(0, longestCell - 3)}...` : text;
 }
 
-function table(kernels: readonly KernelReport[], bandwidthGBps: number): string {
+function table(kernels: readonly KernelReport[], bandwidthGBps: number | null): string {
   const header = ['kernel', 'output', 'MFLOP', 'MB', 'ms', 'GB/s', 'share', 'fused'];
   const rows = kernels.map((kernel) => [
     '  '.repeat(kernel.depth) + kernel.op,
@@ -140,7 +149,8 @@ function table(kernels: readonly KernelReport[], bandwidthGBps: number): string 
       .join('  ')
       .trimEnd(),
   );
-  return [...lines, `share: of ${bandwidthGBps.toFixed(1)} GB/s memory bandwidth`].join('\n');
+  const share = bandwidthGBps === null ? [] : [`share: of ${bandwidthGBps.toFixed(1)} GB/s memory bandwidth`];
+  return [...lines, ...share].join('\n');
 }
 
 /** The newest profiled run as a trace: kernels one after another, a loop's kernels inside it. */
@@ -171,25 +181,4 @@ export function traceFile(program: Program): TraceFile {
     };
   });
   return { displayTimeUnit: 'ms', traceEvents };
-}
-
-const sampleBytes = 64e6; // larger than any cache of the machines that this was written on
-
-let measuredGBps: number | undefined;
-
-/** Bandwidth of one thread: the fastest of three copies, which read and write. Measured once. */
-function measureBandwidthGBps(): number {
-  measuredGBps ??= copyBandwidthGBps();
-  return measuredGBps;
-}
-
-function copyBandwidthGBps(): number {
-  const source = new Float64Array(sampleBytes / 8).fill(1);
-  const target = new Float64Array(source.length);
-  const times = Array.from({ length: 3 }, () => {
-    const started = performance.now();
-    target.set(source);
-    return performance.now() - started;
-  });
-  return (2 * sampleBytes) / 1e6 / Math.min(...times);
 }

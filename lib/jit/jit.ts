@@ -136,6 +136,7 @@ class Compiled {
       profile: async (...args: Args) => {
         const result = await this.#call(args, { profile: true });
         disposeTree(result);
+        await this.#ran().measureBandwidth();
         return traceFile(this.#ran());
       },
       dispose: () => this.#dispose(),

@@ -101,6 +101,17 @@ export class Program {
     return new Program(traced.result, plan, executable, target, compileMs);
   }
 
+  /** Read bandwidth of the target's memory, to compare kernels with; once measured. */
+  get readGBps(): number | null {
+    return readSpeeds.get(this.#target) ?? null;
+  }
+
+  async measureBandwidth(): Promise<void> {
+    const target = this.#target;
+    if (!target.readGBps || readSpeeds.has(target)) return;
+    readSpeeds.set(target, await target.readGBps());
+  }
+
   /** Kernels of the plan, those of loops counted once. */
   get kernels(): number {
     return countKernels(this.plan.steps);
@@ -156,6 +167,8 @@ export class Program {
   }
   #knownUses: ReturnType<typeof weightUses> | undefined;
 }
+
+const readSpeeds = new WeakMap<Target, number>();
 
 function countKernels(steps: readonly Step[]): number {
   return steps.reduce((sum, step) => {

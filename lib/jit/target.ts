@@ -49,6 +49,8 @@ export interface RunReport {
   readonly loop?: LoopReport;
   /** Milliseconds by step of the plan, a Scan's own steps after it (depth first), summed over rounds; with `profile`. */
   readonly stepMs?: Float64Array;
+  /** By step, as stepMs: positions of a cache that a CachedAttention saw, those of its rows and rounds added up. */
+  readonly stepPositions?: Float64Array;
 }
 
 /**
@@ -113,6 +115,8 @@ export interface Target {
   readLater?(buffer: TargetBuffer, dtype: ElementType): Promise<ElementValues>;
   /** Resolves when what bind and write have sent is there. @throws Error if it did not fit */
   settled?(): Promise<void>;
+  /** 10^9 bytes a second that programs can read from memory at best; asked when kernels were timed. */
+  readGBps?(): Promise<number>;
   /** Bytes now held: weights, buffers, and arenas apart. */
   memory(): { readonly weightBytes: number; readonly bufferBytes: number; readonly arenaBytes: number };
   /** Ends workers and frees memory; the target can be used again and starts anew. */

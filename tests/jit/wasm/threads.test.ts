@@ -112,6 +112,11 @@ test.each([
       results.push((await run(open(threads), plan, [...args, ...lengths])).values[0]);
     for (const other of results.slice(1)) expect(other).toEqual(results[0]);
     expect(new Set(results[0]).size).toBeGreaterThan(100);
+    const { report } = await run(open(2), plan, [...args, ...lengths], { profile: true });
+    const at = plan.steps.findIndex((step) => step.kind === 'kernel' && step.node.op === 'CachedAttention');
+    const most = window ?? capacity;
+    const seen = Math.min(3 + query, most) + Math.min(8 + Math.ceil(query / 2), most);
+    expect(report.stepPositions![at]).toBe(seen);
   },
 );
 

@@ -43,9 +43,13 @@ export const CONTROL = {
   bytes: 17 * LINE,
 } as const;
 
-/** Address of the profile: milliseconds by step, float64; the first page, which the heap leaves free, holds so many. */
-export const PROFILE_AT = CONTROL.bytes;
-export const PROFILE_STEPS = (65536 - PROFILE_AT) / 8;
+/**
+ * Addresses of the profile: by step float64 milliseconds, and positions of the cache that attention saw. The first page,
+ * which the heap leaves free, holds so many steps.
+ */
+export const PROFILE_STEPS = (65536 - CONTROL.bytes) / 16;
+export const PROFILE_AT = { ms: CONTROL.bytes, positions: CONTROL.bytes + PROFILE_STEPS * 8 } as const;
+export type ProfileColumn = keyof typeof PROFILE_AT;
 
 /** A decision: go on with all threads, stop, or go on with thread 0 alone. */
 export const DECISION = { together: 0, stop: 1, alone: 2 } as const;
@@ -105,10 +109,10 @@ const RESET = ['arrived', 'sleepers', 'naps', 'abort', 'failed', 'rounds', 'fini
 /** Makes the words and the profile ready for a run. */
 export function resetControl(heap: Heap, steps: number): void {
   for (const name of RESET) Atomics.store(heap.int32(CONTROL[name], 1), 0, 0);
-  profileOf(heap, steps).fill(0);
+  for (const column of ['ms', 'positions'] as const) profileOf(heap, steps, column).fill(0);
 }
 
-/** Milliseconds by step of the latest run. */
-export function profileOf(heap: Heap, steps: number): Float64Array {
-  return new Float64Array(heap.memory.buffer, PROFILE_AT, Math.min(steps, PROFILE_STEPS));
+/** A column of the latest run's profile, by step. */
+export function profileOf(heap: Heap, steps: number, column: ProfileColumn): Float64Array {
+  return new Float64Array(heap.memory.buffer, PROFILE_AT[column], Math.min(steps, PROFILE_STEPS));
 }

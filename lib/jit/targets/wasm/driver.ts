@@ -6,7 +6,7 @@ import type { CopyStep, KernelStep, Place, Plan, ScanStep, Step } from '../../pl
 import { elementBytes } from '../../plan.js';
 import { callExpr, FunctionBuilder, type FunctionReference, type Local } from './builder.js';
 import { globalValue, type Kernel, type KernelContext } from './context.js';
-import { barrierFunction, PROFILE_AT, PROFILE_STEPS } from './control.js';
+import { barrierFunction, PROFILE_AT, PROFILE_STEPS, type ProfileColumn } from './control.js';
 import { type Access, Hazards, type Range } from './hazards.js';
 import { emitStep } from './kernels.js';
 import { copyMemory, fillMemory, loads, stores } from './memory.js';
@@ -89,6 +89,7 @@ class DriverFunction {
       if (step.kind === 'scan') this.scan(step, index, isOutermost);
       else this.kernel(step);
       if (step.kind !== 'scan') this.measure(index);
+      if (step.kind === 'kernel') this.countPositions(step, index);
     }
   }
 
@@ -126,11 +127,32 @@ class DriverFunction {
   }
 
   private addTime(index: number, ms: Expr): void {
-    if (index >= PROFILE_STEPS) return;
-    const offset = PROFILE_AT + index * 8;
     const isFirst = i32.eqz(globalValue('thread'));
-    const sum = f64.add(loads.f64(globalValue('control'), offset), ms);
-    this.f.when(isFirst, () => this.f.do(stores.f64(globalValue('control'), sum, offset)));
+    this.f.when(isFirst, () => this.addToProfile('ms', index, ms));
+  }
+
+  private addToProfile(column: ProfileColumn, index: number, value: Expr): void {
+    if (index >= PROFILE_STEPS) return;
+    const offset = PROFILE_AT[column] + index * 8;
+    const sum = f64.add(loads.f64(globalValue('control'), offset), value);
+    this.f.do(stores.f64(globalValue('control'), sum, offset));
+  }
+
+  /** Adds the positions that attention saw: as many of a cache are read, and no shape tells. */
+  private countPositions({ node, inputs }: KernelStep, index: number): void {
+    if (!this.clock || node.op !== 'CachedAttention') return;
+    const { f, context } = this;
+    const [batch, capacity] = [node.inputs[0]!.shape[0]!, node.inputs[1]!.shape[2]!];
+    const most = Math.min(node.attrs.window ?? capacity, capacity);
+    const [start, count] = [inputs[3]!, inputs[4]!].map((place) => context.addresses.place(place));
+    const row = f.local('i32', 'row');
+    f.when(i32.eqz(globalValue('thread')), () =>
+      f.loop(row, 0, batch * 4, 4, () => {
+        const all = f.let('all', i32.add(loads.i32(i32.add(start!, row)), loads.i32(i32.add(count!, row))));
+        const seen = select(all, most, i32.lt_s(all, most), 'i32');
+        this.addToProfile('positions', index, f64.convert_i32_s(seen));
+      }),
+    );
   }
 
   // ---------------------------------------------------------------- loops

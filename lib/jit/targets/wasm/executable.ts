@@ -5,7 +5,7 @@ import type { Plan } from '../../plan.js';
 import type { BoundWeight, Executable, RunOptions, RunReport, TargetBuffer } from '../../target.js';
 import type { CompiledProgram } from './compile.js';
 import type { TableEntry } from './context.js';
-import { CONTROL, profileOf, resetControl } from './control.js';
+import { CONTROL, type ProfileColumn, profileOf, resetControl } from './control.js';
 import { type Machine, readValues, type WasmBuffer } from './machine.js';
 import { type WasmWeight, weightAddress } from './weights.js';
 import { expectedMs } from './work.js';
@@ -90,8 +90,10 @@ export class WasmProgram implements Executable {
         : await this.#runInWorkers(outputs, options);
       options.signal?.throwIfAborted();
       const { steps } = this.program;
-      const stepMs = options.profile ? profileOf(this.machine.heap, steps).slice() : undefined;
-      return { runMs: performance.now() - started, ...report, ...(stepMs && { stepMs }) };
+      const runMs = performance.now() - started;
+      if (!options.profile) return { runMs, ...report };
+      const column = (name: ProfileColumn) => profileOf(this.machine.heap, steps, name).slice();
+      return { runMs, ...report, stepMs: column('ms'), stepPositions: column('positions') };
     });
   }
 

@@ -5,6 +5,7 @@ import type { Weight } from '../../../tensor.js';
 import { type ElementType, type ElementValues, formatOf } from '../../graph.js';
 import type { Plan } from '../../plan.js';
 import type { BoundWeight, Executable, Target, TargetBuffer, WeightUse } from '../../target.js';
+import { measureReadGBps } from './bandwidth.js';
 import { compilePlan } from './compile.js';
 import { WasmProgram } from './executable.js';
 import { Machine, readValues, type WasmBuffer, type WasmOptions } from './machine.js';
@@ -77,6 +78,10 @@ class WasmTarget implements Target {
 
   read(buffer: TargetBuffer, dtype: ElementType): ElementValues {
     return readValues(this.#machine.heap, (buffer as WasmBuffer).address, buffer.bytes, dtype);
+  }
+
+  readGBps(): Promise<number> {
+    return measureReadGBps(this.#options.threads, 3);
   }
 
   memory(): { readonly weightBytes: number; readonly bufferBytes: number; readonly arenaBytes: number } {

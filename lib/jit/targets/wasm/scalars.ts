@@ -101,6 +101,7 @@ export const f64 = {
   ...binary('f64', numbered(floatBinaries, 0xa0)),
   ...binary('f64', numbered(floatComparisons, 0x61), 'i32'),
   ...unary('f64', { promote_f32: 0xbb }, 'f64', ['f32']),
+  ...unary('f64', { convert_i32_s: 0xb7 }, 'f64', ['i32']),
 };
 
 /** Evaluates and forgets: as a statement, a load only brings its cache line in. */
