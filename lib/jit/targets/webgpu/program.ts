@@ -336,12 +336,13 @@ class ProgramRun {
         round += rounds;
         while (sent.length >= this.host.tuning.submissionsAhead)
           await this.#receive(sent.shift()!, item, watch);
-        this.options.signal?.throwIfAborted();
+        if (!watch.ended) this.options.signal?.throwIfAborted();
       }
     } finally {
       for (const each of sent) await this.#receive(each, item, watch);
     }
-    this.options.signal?.throwIfAborted();
+    // Who has heard the last round may abort at once: the loop is done all the same.
+    if (!watch.ended && watch.next < length) this.options.signal?.throwIfAborted();
     for (const prepared of end) await this.#dispatch(prepared);
     this.#loop ??= {
       rounds: watch.next,
