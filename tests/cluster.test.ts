@@ -9,6 +9,7 @@ import { collectShards, mergedRuns } from '../lib/cluster/merge.js';
 import type { ClusterPlan } from '../lib/cluster/plan.js';
 import type { ShardProgress } from '../lib/cluster/progress.js';
 import { runShard } from '../lib/cluster.js';
+import { ratio } from '../lib/results/compare.js';
 import type { Run } from '../lib/results.js';
 import { both, fake, prompts, smallPlan } from './cluster/fakes.js';
 
@@ -42,7 +43,6 @@ describe('shards', () => {
     const alone = await benchmarkTogether(both, { samples: prompts, references, repeats: 2, warmUp: 0 });
     expect(merged.map(timeless)).toEqual(alone.map(timeless));
     expect(merged[0]!.samples.latencyMs).toHaveLength(14);
-    expect(merged[0]!.session).toBe(merged[1]!.session);
     expect(merged.map(({ quality }) => quality?.exactMatch)).toEqual([1, 0]);
   });
 
@@ -164,6 +164,14 @@ describe('shards', () => {
     appendFileSync(join(folder, 'shard-0000.x.jsonl'), 'not JSON\n');
     await expect(run(0)).rejects.toThrow(/shard-0000\.x\.jsonl, line \d+: expected JSON, found not JSON/);
   });
+});
+
+test('configurations of one machine share a session, whatever runs them: their ratios are side by side', async () => {
+  const compiled = { ...fake('B'), target: 'wasm', backend: 'wasm', mode: 'scan', weights: 'int8' } as const;
+  const single = smallPlan({ shards: 1 });
+  await runShard(single, 0, [fake('A'), compiled], { prompts, folder, attempt: 'x', warmUp: 0 });
+  const [a, b] = mergedRuns(single, await collectShards(single, folder));
+  expect(ratio(b!, a!)).toEqual({ value: 1, sideBySide: true });
 });
 
 test('an attempt is named after its Slurm job and restart', () => {

@@ -146,10 +146,11 @@ function missingShards(
  */
 export function mergedRuns(plan: ClusterPlan, { samples, judged, missing }: Merged): Run[] {
   if (missing.length > 0) throw new RangeError(`merge: expected a complete run; ${missing.join('; ')}`);
-  const sessions = new Map<string, string>(); // one for each kind: between kinds no ratio is fair
+  const sessions = new Map<string, string>(); // one for each kind of machine: between kinds no ratio is fair
   return plan.configurations.flatMap((label) => {
     const kinds = byKind(samples.filter((sample) => sample.label === label));
-    return [...kinds].map(([kind, group]) => {
+    return [...kinds.values()].map((group) => {
+      const kind = machineKind(group[0]!.facts);
       const session = sessions.get(kind) ?? randomBytes(6).toString('hex');
       sessions.set(kind, session);
       const run = runOf(plan, group, session);
@@ -165,17 +166,18 @@ export function mergedRuns(plan: ClusterPlan, { samples, judged, missing }: Merg
 }
 
 /** Machines are of one kind if nothing but their name differs, and the same program ran on them. */
+function machineKind({ machine, runtime, commit }: RunFacts): string {
+  const { id: _, memoryBytes, ...hardware } = machine;
+  // Machines of one make differ by some pages in the memory that they report.
+  return JSON.stringify({ hardware, memoryGiB: Math.round(memoryBytes / 2 ** 30), runtime, commit });
+}
+
+/** The plan may leave tfjs's backend to each machine: another one is another kind, too. */
 function byKind(samples: readonly MergedSample[]): Map<string, MergedSample[]> {
   const kinds = new Map<string, MergedSample[]>();
   for (const sample of samples) {
-    const { machine, runtime, commit, model, backend, target, mode, weights } = sample.facts;
-    const { id: _, memoryBytes, ...hardware } = machine;
-    // Machines of one make differ by some pages in the memory that they report.
-    const memoryGiB = Math.round(memoryBytes / 2 ** 30);
-    const kind = JSON.stringify({
-      ...{ hardware, memoryGiB, runtime, commit, backend, target, mode, weights },
-      model: model.name,
-    });
+    const { backend, target, mode, weights, model } = sample.facts;
+    const kind = JSON.stringify([machineKind(sample.facts), backend, target, mode, weights, model.name]);
     kinds.set(kind, [...(kinds.get(kind) ?? []), sample]);
   }
   return kinds;
