@@ -25,6 +25,7 @@ Measures models of published shapes with random weights on this machine's GPU: s
   --new TOKENS          (default: 50)
   --repeats COUNT       after one warm-up (default: 10)
   --group SIZE          of int4 and int8-group: 32, 64 or 128 (default: 128)
+  --layers COUNT        fewer than the model has, to try the command
   --profile             times each kernel of the decode program once more
   --commit NAME         for the records, where git is not there
   --output FOLDER       (default: results/latest/webgpu)
@@ -38,6 +39,7 @@ interface Settings {
   readonly newTokens: number;
   readonly repeats: number;
   readonly group: 32 | 64 | 128;
+  readonly layers: number | undefined;
   readonly profile: boolean;
   readonly commit: string | undefined;
   readonly output: string;
@@ -46,7 +48,7 @@ interface Settings {
 async function measure(name: RandomShapeName, scheme: Scheme, mode: Mode, settings: Settings): Promise<void> {
   const label = `${name} ${scheme.name === 'stored' ? 'f16' : scheme.name} ${mode}`;
   const started = performance.now();
-  const model = randomModelInMemory(name, scheme);
+  const model = randomModelInMemory(name, scheme, settings.layers);
   const compiled = await compileModel(model, { target: 'webgpu', mode, moveWeights: true });
   console.log(`# ${label}: bound in ${((performance.now() - started) / 1000).toFixed(1)} s`);
   const { prompt, newTokens, repeats, commit, output } = settings;
@@ -110,19 +112,27 @@ async function profile(compiled: CompiledModel, promptIds: readonly number[]): P
     delete process.env.RT_DEBUG;
   }
   const { kernels } = compiled.decodeProgram.explain();
-  const groups = new Map<string, { ms: number; bytes: number; count: number }>();
-  for (const { op, shapes, fused, ms, bytes, depth } of kernels) {
+  // A dispatch that does several steps has the time of its first one: the rest has none.
+  const dispatches: { key: string; ms: number; bytes: number }[] = [];
+  for (const { op, shapes, ms, bytes, depth } of kernels) {
     if (depth === 0) continue;
-    const key = `${op} ${shapes.slice(0, 60)} ${fused.slice(0, 30)}`;
+    const last = dispatches.at(-1);
+    if (last && !ms) {
+      last.key += ` + ${op} ${shapes.slice(0, 40)}`;
+      last.bytes += bytes;
+    } else dispatches.push({ key: `${op} ${shapes.slice(0, 40)}`, ms: ms ?? 0, bytes });
+  }
+  const groups = new Map<string, { ms: number; bytes: number; count: number }>();
+  for (const { key, ms, bytes } of dispatches) {
     const group = groups.get(key) ?? { ms: 0, bytes: 0, count: 0 };
-    groups.set(key, { ms: group.ms + (ms ?? 0), bytes: group.bytes + bytes, count: group.count + 1 });
+    groups.set(key, { ms: group.ms + ms, bytes: group.bytes + bytes, count: group.count + 1 });
   }
   const rounds = 16;
   const rows = [...groups].sort(([, a], [, b]) => b.ms - a.ms).slice(0, 16);
   return rows
     .map(([key, { ms, bytes, count }]) => {
       const us = (1000 * ms) / rounds / count;
-      return `  ${us.toFixed(1)} us x${count}  ${(bytes / 1e6 / Math.max(1e-9, ms)).toFixed(0)} GB/s  ${key}`;
+      return `  ${us.toFixed(1)} us x${count}  ${(bytes / 1e6 / Math.max(1e-9, ms)).toFixed(0)} GB/s  ${key.slice(0, 150)}`;
     })
     .join('\n');
 }
@@ -131,7 +141,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       ...{ models: text, configurations: text, prompt: text, new: text, repeats: text, group: text },
-      ...{ commit: text, output: text, profile: flag, help: flag },
+      ...{ layers: text, commit: text, output: text, profile: flag, help: flag },
     },
   });
   if (values.help) {
@@ -144,6 +154,7 @@ async function main(): Promise<void> {
     newTokens: Number(values.new ?? 50),
     repeats: Number(values.repeats ?? 10),
     group: Number(values.group ?? 128) as Settings['group'],
+    layers: values.layers === undefined ? undefined : Number(values.layers),
     profile: values.profile ?? false,
     commit: values.commit,
     output: resolve(values.output ?? 'results/latest/webgpu'),

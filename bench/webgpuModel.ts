@@ -56,9 +56,15 @@ function ones(shape: Shape, value: number): Weight {
   return { kind: 'float', dtype: 'f32', shape, bytes: new Uint8Array(values.buffer) };
 }
 
-/** A model of this shape whose Weights are random, as `scheme` would store them. */
-export function randomModelInMemory(name: RandomShapeName, scheme: Scheme): Model {
-  const { config: json, map } = randomShape(name);
+/**
+ * A model of this shape whose Weights are random, as `scheme` would store them.
+ * @param layers fewer than the model has, to try things out; undefined: all
+ */
+export function randomModelInMemory(name: RandomShapeName, scheme: Scheme, layers?: number): Model {
+  const shape = randomShape(name);
+  const map = layers === undefined ? shape.map : { ...shape.map, layers };
+  const fewer = layers === undefined ? {} : { num_hidden_layers: layers, n_layer: layers };
+  const json = { ...shape.config, ...fewer };
   const architecture = architectureOf(json, 'config.json');
   const rules = expandRules(map);
   const most = Math.max(...rules.map(({ shape }) => 2 * sizeOf(shape)));

@@ -1,0 +1,49 @@
+// bench/webgpuCheck.ts: `node bench/dist/webgpuCheck.js`: the embedded models on this machine's GPU against the same
+// models op by op on the CPU: greedy tokens and the logits of the prompt, for every scheme and mode.
+
+import * as tf from '@tensorflow/tfjs-core';
+import '@tensorflow/tfjs-backend-cpu';
+import { join } from 'node:path';
+import { compileModel } from 'response-time/compile';
+import { collect } from 'response-time/generate';
+import { closeTarget } from 'response-time/jit';
+import { loadModel } from 'response-time/model';
+import { modelsFolder } from 'response-time/paths';
+import type { SchemeName } from 'response-time/quantize';
+
+await tf.setBackend('cpu');
+const newTokens = Number(process.argv[2] ?? 64);
+const cases: readonly (readonly [SchemeName, 'exact' | 'fast', number])[] = [
+  ['stored', 'exact', 1e-5],
+  ['int8', 'exact', 1e-5],
+  ['int8', 'fast', 5e-2],
+  ['int4', 'exact', 1e-5],
+  ['int4', 'fast', 5e-2],
+];
+let failed = 0;
+for (const name of ['tiny-mistral', 'tiny-gpt2']) {
+  for (const [scheme, mode, tolerance] of cases) {
+    for (const length of [5, 40]) {
+      const model = await loadModel(join(modelsFolder(), name), { scheme: { name: scheme } });
+      const prompt = Array.from({ length }, (_, i) => (i * 37 + 11) % 2000);
+      const options = { maxNewTokens: newTokens, keepLogits: true, ignoreEos: true };
+      const expected = await collect(model, prompt, options);
+      const compiled = await compileModel(model, { target: 'webgpu', mode });
+      const found = await collect(compiled, prompt, options);
+      const most = Math.max(...expected.logits!.map(Math.abs));
+      const error =
+        Math.max(...expected.logits!.map((value, i) => Math.abs(value - found.logits![i]!))) / most;
+      const same = expected.newIds.findIndex((id, i) => id !== found.newIds[i]);
+      const passed = error <= tolerance && (mode === 'fast' || same < 0);
+      if (!passed) failed += 1;
+      const tokens = same < 0 ? `${newTokens} tokens the same` : `token ${same} differs`;
+      console.log(
+        `${passed ? 'PASS' : 'FAIL'} ${name} ${scheme} ${mode} prompt ${length}: logits ${error.toExponential(1)}, ${tokens}`,
+      );
+      await compiled.dispose();
+      model.dispose();
+    }
+  }
+}
+await closeTarget('webgpu');
+process.exit(failed === 0 ? 0 : 1);
