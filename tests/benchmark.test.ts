@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import {
   benchmark,
   benchmarkTogether,
@@ -256,6 +256,15 @@ test('machine, runtime and commit', () => {
     webgpu: expect.any(String),
   });
   expect(projectCommit() ?? '0'.repeat(40)).toMatch(/^[0-9a-f]{40}(-dirty)?$/);
+});
+
+test('outside git, the commit is what the environment says', () => {
+  vi.stubEnv('GIT_DIR', '/nowhere');
+  vi.stubEnv('RESPONSE_TIME_COMMIT', '1234567');
+  expect(projectCommit()).toBe('1234567');
+  vi.stubEnv('RESPONSE_TIME_COMMIT', '');
+  expect(projectCommit()).toBeNull();
+  vi.unstubAllEnvs();
 });
 
 test('what the samples need is prepared before the first of them, and not measured', async () => {

@@ -60,7 +60,10 @@ function versionOf(main: string, name: string): string {
   throw new Error(`${name}: expected a package.json above ${main}, found none`);
 }
 
-/** Commit of this project, ending in -dirty when tracked files were changed since; null outside git. */
+/**
+ * Commit of this project, ending in -dirty when tracked files were changed since. Outside git, as where the source was
+ * copied to a rented machine without its history, what RESPONSE_TIME_COMMIT says; else null.
+ */
 export function projectCommit(): string | null {
   const git = (...parameters: string[]) =>
     execFileSync('git', parameters, {
@@ -71,6 +74,6 @@ export function projectCommit(): string | null {
   try {
     return git('rev-parse', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') ? '-dirty' : '');
   } catch {
-    return null;
+    return process.env.RESPONSE_TIME_COMMIT || null;
   }
 }
