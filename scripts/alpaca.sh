@@ -11,7 +11,7 @@
 #            notebook 05 and INT4 in turns, the uncached one being slow
 #   figures  OUTPUT, from both
 #
-# Environment: TARGET (wasm) what runs compiled configurations; FAST=1 takes their mode of that name;
+# Environment: TARGET (wasm) what runs compiled configurations; FAST=1 takes the fast mode for INT8 and INT4;
 # SAMPLES (999); NEW (50) tokens; ANSWER (50) tokens of each reference answer to compare, or all; JOBS (processors)
 # processes, THREADS (1) threads each; TURNS (20) samples, 0 leaves those configurations out; BACKEND (auto) of eager
 # configurations; WORK (results/latest/alpaca) for plans and shards; OUTPUT (results/reference/alpaca-smollm2.json).
@@ -65,7 +65,7 @@ step() { [ "$only" = all ] || [ "$only" = "$1" ]; }
 mkdir -p "$work"
 if step plan && [ ! -f "$work/texts.json" ]; then
   common=(--dataset "$dataset" --new "$new" --backend "${BACKEND:-auto}")
-  compiled=$target-cached-f32$mode,$target-cached-int8$mode,$target-cached-int4$mode
+  compiled=$target-cached-f32,$target-cached-int8$mode,$target-cached-int4$mode
   most=()
   [ "$answer" = all ] || most=(--answer-tokens "$answer")
   cluster plan "$model" "${common[@]}" --samples "$samples" --configurations "$compiled" --output "$work/speed.json"
@@ -74,7 +74,7 @@ if step plan && [ ! -f "$work/texts.json" ]; then
       --configurations "eager-uncached-f32,eager-cached-f32,$compiled"
   fi
   # Last: whoever finds it finds the others.
-  cluster plan "$model" "${common[@]}" --samples "$samples" --configurations "$compiled" --reference "$target-cached-f32$mode" \
+  cluster plan "$model" "${common[@]}" --samples "$samples" --configurations "$compiled" --reference "$target-cached-f32" \
     "${most[@]}" --shards "$jobs" --output "$work/texts.json"
 fi
 [ -f "$work/texts.json" ] || fail "no plan in $work: run the step plan first"

@@ -90,7 +90,7 @@ describe('shards', () => {
         const after = await collectShards(plan, folder);
         expect([after.samples.length, after.doubles, after.missing]).toEqual([14, 0, []]);
       }),
-      { numRuns: 25 },
+      { numRuns: 15 },
     );
   });
 
