@@ -24,10 +24,10 @@ const T = 2e-6;
 
 describe.skipIf(!hasWebgpu)(`Weights on webgpu (${webgpuReason})`, () => {
   let target: Target;
-  let narrow: Target; // as if the adapter could bind no more than 1 kB
+  let narrow: Target; // as if the adapter could bind no more than 2 kB
   beforeAll(async () => {
     target = await createWebgpuTarget({ kernels: 'plain', guard: false });
-    narrow = await createWebgpuTarget({ kernels: 'plain', guard: false, bindingBytes: 1024 });
+    narrow = await createWebgpuTarget({ kernels: 'plain', guard: false, bindingBytes: 2048 });
   });
   afterAll(async () => {
     await target.dispose();
@@ -54,6 +54,13 @@ describe.skipIf(!hasWebgpu)(`Weights on webgpu (${webgpuReason})`, () => {
     const flat = { ...bias, shape: [70] };
     const fn = (x: tf.Tensor, ids: tf.Tensor) => [tf.relu(linear(x, kernel, flat)), embed(table, ids)];
     await checkOnTarget(narrow, fn, [numbers([2, 38]), integers([9], 70)], T, 1e-2);
+  });
+
+  test.each(weightKinds)('%s over several buffers, with its scales along the other axis', async (kind) => {
+    const kernel = makeWeight(kind, [40, 72], 0, random(3));
+    const table = makeWeight(kind, [72, 40], 1, random(5));
+    const fn = (x: tf.Tensor, ids: tf.Tensor) => [linear(x, kernel), unembed(x, table), embed(table, ids)];
+    await checkOnTarget(narrow, fn, [numbers([2, 40]), integers([9], 72)], T, 1e-2);
   });
 
   test('an index outside an embedding gives NaN', async () => {

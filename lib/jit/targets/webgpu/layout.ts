@@ -10,7 +10,8 @@ import { sizeOf } from '../../../tensor.js';
 import type { WeightFormat } from '../../graph.js';
 import { type Packing, packedPerWord } from '../../kernels/unpack.js';
 
-export type WeightForm = 'rows0' | 'rows1' | 'whole';
+export type RowForm = 'rows0' | 'rows1';
+export type WeightForm = RowForm | 'whole';
 
 /** Rows of a matrix that lie in one buffer. */
 export interface RowPart {
@@ -29,16 +30,14 @@ export interface MatrixLayout {
 }
 
 const rowAlignWords = 4;
+/** Parts have a multiple of so many rows, so that their numbers fill whole words when rows run along the other axis. */
+const partRows = 8;
 
 /**
  * Layout of a matrix in rows.
  * @param bindingBytes the most that a kernel can be given of one buffer: a larger matrix lies in several
  */
-export function matrixLayout(
-  format: WeightFormat,
-  form: Exclude<WeightForm, 'whole'>,
-  bindingBytes: number,
-): MatrixLayout {
+export function matrixLayout(format: WeightFormat, form: RowForm, bindingBytes: number): MatrixLayout {
   const axis = form === 'rows0' ? 0 : 1;
   const rows = format.shape[axis]!;
   const width = format.shape[1 - axis]!;
@@ -46,7 +45,8 @@ export function matrixLayout(
   const words = Math.ceil(width / packedPerWord[packing]);
   const rowWords = Math.max(1, Math.ceil(words / rowAlignWords)) * rowAlignWords;
   const scales = format.kind === 'float' || packing === 'f32' ? null : scalesOf(format, width);
-  const rowsAPart = Math.max(1, Math.floor(bindingBytes / (4 * rowWords)));
+  const most = Math.max(1, Math.floor(bindingBytes / (4 * rowWords)));
+  const rowsAPart = most < partRows ? most : most - (most % partRows);
   const parts = Array.from({ length: Math.max(1, Math.ceil(rows / rowsAPart)) }, (_, i) => {
     const first = i * rowsAPart;
     return { first, rows: Math.min(rowsAPart, rows - first) };

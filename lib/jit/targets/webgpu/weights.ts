@@ -7,10 +7,10 @@ import type { Kernel } from '../../kernels/kernel.js';
 import { packedPerWord } from '../../kernels/unpack.js';
 import type { BoundWeight, WeightUse } from '../../target.js';
 import { foldWorkgroups } from './dispatch.js';
-import { boundForm, type MatrixLayout, matrixLayout, type WeightForm } from './layout.js';
+import { boundForm, type MatrixLayout, matrixLayout, type RowForm, type WeightForm } from './layout.js';
 import type { GpuMemory } from './memory.js';
 import type { Pipelines } from './pipelines.js';
-import { repackKernel, type Source, wholeKernel } from './repack.js';
+import { isDecoded, repackKernel, turnKernel, wholeKernel } from './repack.js';
 
 /** One buffer of words, and one of scales where there are any. */
 export interface WeightPart {
@@ -78,7 +78,7 @@ export class WeightStore {
     return { layout: null, parts: [{ words, scales: null }] };
   }
 
-  #sendRows(weight: Weight, form: Exclude<WeightForm, 'whole'>, path: string): HeldForm {
+  #sendRows(weight: Weight, form: RowForm, path: string): HeldForm {
     const format = formatOf(weight);
     const layout = matrixLayout(format, form, this.bindingBytes);
     const parts = layout.parts.map(({ first, rows }): WeightPart => {
@@ -86,7 +86,7 @@ export class WeightStore {
       const scales = layout.scales && this.#sendScales(weight, layout, first, rows, path);
       return { words, scales };
     });
-    const kernel = repackKernel({ format, form: 'raw', layout: null }, layout, form);
+    const kernel = repackKernel(format, layout, form);
     const rows = weight.shape[0]!;
     // A multiple of 8 rows begins at a whole byte and fills whole words of what is written.
     const step = Math.max(8, Math.floor(pieceBytes / Math.max(1, rowBytes(weight)) / 8) * 8);
@@ -132,36 +132,55 @@ export class WeightStore {
     return buffer;
   }
 
+  /** Another form, made on the GPU of the one that was bound. */
   #derive({ format, path, forms }: GpuWeight, form: WeightForm): HeldForm {
-    const [[sourceForm, held]] = [...forms] as [[WeightForm, HeldForm]];
-    if (sourceForm === 'whole' || held.parts.length !== 1)
-      throw new RangeError(
-        `${path}: expected to be read as ${sourceForm} only, but it is also read as ${form}`,
-      );
-    const source: Source = { format, form: sourceForm, layout: held.layout };
-    const [{ words, scales }] = held.parts as [WeightPart];
-    const [rows, columns] = format.shape as [number, number];
-    if (form === 'whole') {
-      const target = this.memory.allocate(4 * rows * columns, 'weights', path);
-      const kernel = wholeKernel(source, columns);
-      const buffers = [words, ...(kernel.buffers.length === 3 ? [scales!] : []), target];
-      this.#run(kernel, buffers, rows * columns, [rows * columns]);
-      return { layout: null, parts: [{ words: target, scales: null }] };
+    const [[known, held]] = [...forms] as [[WeightForm, HeldForm]];
+    if (known === 'whole' || !held.layout)
+      throw new RangeError(`${path}: expected to be read as a vector only, but it is also read as ${form}`);
+    return form === 'whole'
+      ? this.#deriveWhole(held, held.layout, known, format.shape, path)
+      : this.#turn(held, held.layout, matrixLayout(format, form, this.bindingBytes), path);
+  }
+
+  #deriveWhole(
+    { parts }: HeldForm,
+    layout: MatrixLayout,
+    form: RowForm,
+    shape: readonly number[],
+    path: string,
+  ): HeldForm {
+    const [rows, columns] = shape as [number, number];
+    const target = this.memory.allocate(4 * rows * columns, 'weights', path);
+    const kernel = wholeKernel(layout, form, columns);
+    for (const [i, { words, scales }] of parts.entries()) {
+      const { first, rows: own } = layout.parts[i]!;
+      const count = own * layout.width;
+      this.#run(kernel, [words, ...(scales ? [scales] : []), target], count, [count, first]);
     }
-    const layout = matrixLayout(format, form, this.bindingBytes);
-    if (layout.parts.length !== 1)
-      throw new RangeError(`${path}: ${rows} x ${columns} is too large to be read in two ways`);
-    const target = this.memory.allocate(4 * layout.rows * layout.rowWords, 'weights', path);
-    const kernel = repackKernel(source, layout, form);
-    const buffers = [words, ...(kernel.buffers.length === 3 ? [scales!] : []), target];
-    const all = layout.rows * layout.rowWords;
-    this.#run(kernel, buffers, all, [all, 0, 0, rows]);
-    const own = layout.scales && this.#sameScales(layout, scales!, path);
-    return { layout, parts: [{ words: target, scales: own }] };
+    return { layout: null, parts: [{ words: target, scales: null }] };
+  }
+
+  /** Rows along the other axis. Scales go along where there is one for all; else the numbers became f32. */
+  #turn({ parts }: HeldForm, source: MatrixLayout, target: MatrixLayout, path: string): HeldForm {
+    const perWord = packedPerWord[target.packing];
+    if (source.parts.some(({ first }) => first % perWord !== 0))
+      throw new RangeError(`${path}: a row is too large for the adapter's buffers to be read in two ways`);
+    const kernel = turnKernel(source, target);
+    const made = target.parts.map(({ first, rows }): WeightPart => {
+      const words = this.memory.allocate(4 * rows * target.rowWords, 'weights', path);
+      const count = rows * target.rowWords;
+      for (const [i, from] of parts.entries()) {
+        const { first: begin, rows: own } = source.parts[i]!;
+        const scales = isDecoded(source, target) && from.scales ? [from.scales] : [];
+        this.#run(kernel, [from.words, ...scales, words], count, [count, first, begin, begin + own]);
+      }
+      return { words, scales: target.scales && this.#sameScales(rows, parts[0]!.scales!, path) };
+    });
+    return { layout: target, parts: made };
   }
 
   /** Per tensor: one scale for all rows. */
-  #sameScales({ rows }: MatrixLayout, from: GPUBuffer, path: string): GPUBuffer {
+  #sameScales(rows: number, from: GPUBuffer, path: string): GPUBuffer {
     const buffer = this.memory.allocate(4 * rows, 'weights', path);
     const encoder = this.memory.gpu.device.createCommandEncoder();
     for (let row = 0; row < rows; row++) encoder.copyBufferToBuffer(from, 0, buffer, 4 * row, 4);
@@ -213,13 +232,7 @@ function bytesOfRows(weight: Weight, low: number, high: number): Uint8Array {
 }
 
 /** Words that rows low..high of the matrix fill in a part of so many rows. */
-function wordsOfPiece(
-  layout: MatrixLayout,
-  form: Exclude<WeightForm, 'whole'>,
-  rows: number,
-  low: number,
-  high: number,
-): number {
+function wordsOfPiece(layout: MatrixLayout, form: RowForm, rows: number, low: number, high: number): number {
   if (form === 'rows0') return (high - low) * layout.rowWords;
   const perWord = packedPerWord[layout.packing];
   const before = low / perWord;
