@@ -21,6 +21,12 @@ export interface CompileReport {
   /** Calls from the last decode program back into JavaScript, by the tokens that it wrote. */
   readonly hostCallsPerToken: number;
   readonly threads: number | null;
+  /** How the last decoding loop was sent to a GPU; null on other targets. */
+  readonly loop: {
+    readonly hostMicrosecondsPerToken: number;
+    readonly tokensPerSubmission: number;
+    readonly gpuIdleShare: number | null;
+  } | null;
   /** Scratch memory, planned once. */
   readonly arenaBytes: number;
 }
@@ -83,6 +89,11 @@ export async function compileModel(
         compileMs: programs.reduce((sum, { compileMs }) => sum + compileMs, 0),
         hostCallsPerToken: (last.hostCalls ?? 0) / Math.max(1, written),
         threads: last.threads,
+        loop: last.loop && {
+          hostMicrosecondsPerToken: last.loop.hostMicrosecondsPerRound,
+          tokensPerSubmission: last.loop.roundsPerSubmission,
+          gpuIdleShare: last.loop.gpuIdleShare,
+        },
         arenaBytes: programs.reduce((sum, { arenaBytes }) => sum + arenaBytes, 0),
       };
     },

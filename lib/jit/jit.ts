@@ -13,7 +13,7 @@ import { debug, debugLevel } from './debug.js';
 import type { ExplainOptions, Explanation, TraceFile } from './explain.js';
 import { explainProgram, traceFile } from './explain.js';
 import { graphText, Program } from './program.js';
-import type { Mode, RunOptions } from './target.js';
+import type { LoopReport, Mode, RunOptions } from './target.js';
 import type { TargetName } from './targets.js';
 import { openTarget, runningTarget } from './targets.js';
 import type { Flat } from './trees.js';
@@ -54,6 +54,8 @@ export interface JitReport {
   readonly runMs: number | null;
   readonly hostCalls: number | null;
   readonly threads: number | null;
+  /** Of the last run's outermost loop, on targets that are another device. */
+  readonly loop: LoopReport | null;
   readonly codeBytes: number;
   readonly arenaBytes: number;
 }
@@ -250,6 +252,7 @@ class Compiled {
       runMs: run?.runMs ?? null,
       hostCalls: run?.hostCalls ?? null,
       threads: run?.threads ?? null,
+      loop: run?.loop ?? null,
       codeBytes: program?.executable.codeBytes ?? 0,
       arenaBytes: program?.plan.arenaBytes ?? 0,
     };

@@ -38,6 +38,8 @@ export interface LoopReport {
   readonly submissions: number;
   readonly roundsPerSubmission: number;
   readonly hostMicrosecondsPerRound: number;
+  /** Of the time from the first round's begin to the last one's end; null where the device has no clock to ask. */
+  readonly gpuIdleShare: number | null;
 }
 
 export interface RunReport {

@@ -47,6 +47,7 @@ describe.skipIf(!hasWebgpu)(`loops on webgpu (${webgpuReason})`, () => {
     const { loop } = await checkOnTarget(target, counter(400, 40), [numbers([6])], 1e-5, 1);
     expect(loop?.roundsPerSubmission).toBeGreaterThan(2);
     expect(loop!.submissions * loop!.roundsPerSubmission).toBeLessThan(400);
+    if (loop!.gpuIdleShare !== null) expect(loop!.gpuIdleShare).toBeLessThan(1);
   });
 
   test('an abort ends it between two submissions, with its reason', async () => {

@@ -38,6 +38,8 @@ export interface Host {
   readonly pipelines: Pipelines;
   readonly weights: WeightStore;
   readonly tuning: LoopTuning;
+  /** Notes when a submission's pass begins and ends; null where the adapter has no timestamps. */
+  readonly clock: { readonly queries: GPUQuerySet; readonly resolved: GPUBuffer } | null;
 }
 
 /** The buffers of one run. */
@@ -261,6 +263,19 @@ class ProgramRun {
     }
   }
 
+  /** A pass whose begin and end are noted, to know when the GPU idles between submissions. */
+  #openTimedPass(): void {
+    this.#endPass();
+    const { clock } = this.host;
+    if (!clock || this.#timer) return;
+    const timestampWrites = {
+      querySet: clock.queries,
+      beginningOfPassWriteIndex: 0,
+      endOfPassWriteIndex: 1,
+    };
+    this.#pass = this.#encoding.beginComputePass({ timestampWrites });
+  }
+
   get #encoding(): GPUCommandEncoder {
     this.#encoder ??= this.host.gpu.device.createCommandEncoder();
     return this.#encoder;
@@ -322,13 +337,14 @@ class ProgramRun {
     const reports = this.#mayReport && item.step === plan.steps.find(({ kind }) => kind === 'scan');
     this.#mayReport &&= !reports;
     const sent: Sent[] = [];
-    const watch: LoopWatch = { reports, next: 0, ended: false };
+    const watch: LoopWatch = { reports, next: 0, ended: false, busyNs: 0, beginNs: Number.NaN, endNs: 0 };
     let [hostMs, submissions, round] = [0, 0, 0];
     try {
       // The first submissions are small, so that the first round's outputs come soon.
       for (let size = 1; round < length && !watch.ended; size = Math.min(2 * size, this.#rounds(length))) {
         const rounds = Math.min(size, length - round);
         const started = performance.now();
+        this.#openTimedPass();
         for (let i = 0; i < rounds; i++) await this.#round(body);
         sent.push(this.#send(item, round, rounds, reports));
         hostMs += performance.now() - started;
@@ -349,6 +365,7 @@ class ProgramRun {
       submissions,
       roundsPerSubmission: round / Math.max(1, submissions),
       hostMicrosecondsPerRound: (1000 * hostMs) / Math.max(1, round),
+      gpuIdleShare: watch.busyNs > 0 ? 1 - watch.busyNs / (watch.endNs - watch.beginNs) : null,
     };
   }
 
@@ -361,10 +378,15 @@ class ProgramRun {
     this.#endPass();
     const encoder = this.#encoding;
     const outputs = reports ? step.outputs : [];
-    const bytes = outputs.reduce((sum, output) => sum + output.bytes * rounds, 16);
+    const bytes = outputs.reduce((sum, output) => sum + output.bytes * rounds, headerBytes);
     const staging = this.host.memory.takeStaging(bytes);
     encoder.copyBufferToBuffer(this.memory.control, bindingAlignment * number, staging, 0, 16);
-    let at = 16;
+    const { clock } = this.host;
+    if (clock && !this.#timer) {
+      encoder.resolveQuerySet(clock.queries, 0, 2, clock.resolved, 0);
+      encoder.copyBufferToBuffer(clock.resolved, 0, staging, 16, 16);
+    }
+    let at = headerBytes;
     for (const { to, bytes: each } of outputs) {
       if (to.space === 'weight') continue;
       const { buffer, offset } = this.memory.resource({ kind: 'place', place: to, bytes: each });
@@ -381,11 +403,12 @@ class ProgramRun {
     const bytes = await arrived;
     const [count, ended] = new Uint32Array(bytes, 0, 2) as unknown as [number, number]; // two elements
     if (ended !== 0) watch.ended = true;
+    if (this.host.clock && !this.#timer) noteTimes(watch, bytes);
     const complete = Math.min(count, first + rounds);
     const types = step.node.outputs.slice(step.node.attrs.carry, -1);
     for (; watch.next < complete; watch.next++) {
       if (!watch.reports) continue;
-      let at = 16;
+      let at = headerBytes;
       const values = step.outputs.map(({ bytes: each }, i): ElementValues => {
         const begin = at + (watch.next - first) * each;
         at += each * rounds;
@@ -428,6 +451,20 @@ interface LoopWatch {
   /** Rounds that are known to be done. */
   next: number;
   ended: boolean;
+  /** By the GPU's clock: how long passes ran, and from when to when. */
+  busyNs: number;
+  beginNs: number;
+  endNs: number;
+}
+
+/** What comes back of a submission before its outputs: four control words, two times. */
+const headerBytes = 32;
+
+function noteTimes(watch: LoopWatch, bytes: ArrayBuffer): void {
+  const [begin, end] = Array.from(new BigUint64Array(bytes, 16, 2), Number) as [number, number];
+  if (Number.isNaN(watch.beginNs)) watch.beginNs = begin;
+  watch.busyNs += Math.max(0, end - begin);
+  watch.endNs = Math.max(watch.endNs, end);
 }
 
 function encode(pass: GPUComputePassEncoder, { pipeline, group, dispatch }: Prepared): void {

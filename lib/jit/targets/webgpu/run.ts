@@ -193,7 +193,17 @@ function hostOf(gpu: Gpu, { tuning = defaultTuning, bindingBytes }: WebgpuOption
     gpu.device.limits.maxStorageBufferBindingSize,
     bindingBytes ?? Number.POSITIVE_INFINITY,
   );
-  return { gpu, memory, pipelines, weights: new WeightStore(memory, pipelines, most), tuning };
+  const weights = new WeightStore(memory, pipelines, most);
+  return { gpu, memory, pipelines, weights, tuning, clock: clockOf(gpu) };
+}
+
+function clockOf({ device, hasTimestamps }: Gpu): Host['clock'] {
+  if (!hasTimestamps) return null;
+  const usage = GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC;
+  return {
+    queries: device.createQuerySet({ type: 'timestamp', count: 2 }),
+    resolved: device.createBuffer({ size: 256, usage }),
+  };
 }
 
 /**
