@@ -161,16 +161,25 @@ export class Expr {
   private binary(op: BinaryOp, other: Operand): Expr {
     const right = operand(other, this.type);
     expectType(op, right.type, this.type);
+    if (changesNothing(op, right)) return this;
     const type = comparisons.has(op) ? withScalar(this.type, 'bool') : this.type;
     return new Expr(type, { kind: 'binary', op, args: [this, right] });
   }
   private shift(op: 'shl' | 'shr', bits: Operand): Expr {
     const right = operand(bits, withScalar(this.type, 'u32'));
+    if (changesNothing(op, right)) return this;
     return new Expr(this.type, { kind: 'binary', op, args: [this, right] });
   }
 }
 
 const comparisons: ReadonlySet<BinaryOp> = new Set<Comparison>(['eq', 'ne', 'lt', 'le', 'gt', 'ge']);
+
+/** Of integers: plus 0, times 1 and the like, which come from sizes that are known when a kernel is written. */
+function changesNothing(op: BinaryOp, { type, node }: Expr): boolean {
+  if (node.kind !== 'literal' || !/^[iu]32/.test(type)) return false;
+  if (op === 'mul' || op === 'div') return node.value === 1;
+  return (op === 'add' || op === 'sub' || op === 'shl' || op === 'shr') && node.value === 0;
+}
 
 /** A number as a value of that type: in all lanes of a vector; bool: 0 is false. */
 export function literal(type: Type, value: number): Expr {

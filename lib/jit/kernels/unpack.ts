@@ -1,6 +1,6 @@
 // lib/jit/kernels/unpack.ts: numbers out of the words that Weights are stored in: float32, float16, bfloat16, int8, int4.
 
-import { type Expr, literal, type Operand, operand, vector } from './expression.js';
+import { type Expr, literal, type Operand, vector } from './expression.js';
 
 /** How numbers lie in 32-bit words, the first in the lowest bits. int4 is stored plus 8. */
 export type Packing = 'f32' | 'f16' | 'bf16' | 'int8' | 'int4';
@@ -10,18 +10,19 @@ export const packedPerWord: Readonly<Record<Packing, number>> = { f32: 1, f16: 2
 
 /** Number `index` of those in a word, as f32; `index` may be known only when the kernel runs. */
 export function unpackOne(packing: Packing, word: Expr, index: Operand): Expr {
-  const at = operand(index, 'u32');
+  const bits = (width: number): Expr =>
+    typeof index === 'number' ? literal('u32', index * width) : index.mul(width);
   switch (packing) {
     case 'f32':
       return word.bits('f32');
     case 'f16':
-      return word.shr(at.mul(16)).and(0xffff).halves().lane(0);
+      return word.shr(bits(16)).and(0xffff).halves().lane(0);
     case 'bf16':
-      return word.shr(at.mul(16)).shl(16).bits('f32');
+      return word.shr(bits(16)).shl(16).bits('f32');
     case 'int8':
-      return signedByte(word, at).to('f32');
+      return signedByte(word, index).to('f32');
     case 'int4':
-      return word.shr(at.mul(4)).and(15).to('i32').sub(8).to('f32');
+      return word.shr(bits(4)).and(15).to('i32').sub(8).to('f32');
   }
 }
 
