@@ -1,11 +1,12 @@
 // The whole way on a real Slurm that this test starts: plan, sbatch, a node lost and a task stopped in the middle, the
 // array finished, merged: the same texts and records as from one machine.
 
-import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Run } from '../../lib/results.js';
 import { built } from '../built.js';
@@ -18,7 +19,7 @@ const SHARDS = 4;
 const WORK = [
   'tiny-gpt2',
   '--samples',
-  '40',
+  '80',
   '--new',
   '16',
   '--configurations',
@@ -44,20 +45,43 @@ describe.skipIf(missing !== undefined)(`a run on a real Slurm (${reason})`, () =
     await slurm?.stop();
     rmSync(folder, { recursive: true });
   });
+  /** Of the command here and of the jobs: a commit made meanwhile would be another kind of machine to the merge. */
+  const environment = () => ({
+    ...slurm.environment,
+    ...{ RT_THREADS: '1', GIT_DIR: '/nowhere', RESPONSE_TIME_COMMIT: '1234567' },
+  });
   const cli = (...parameters: string[]) =>
     execFileSync(process.execPath, [bin, ...parameters], {
       encoding: 'utf8',
-      env: { ...slurm.environment, RT_THREADS: '1' },
+      env: environment(),
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-  /** Measurements that each shard has so far, by shard. */
+  const cliBeside = (...parameters: string[]) =>
+    promisify(execFile)(process.execPath, [bin, ...parameters], {
+      env: environment(),
+    });
+  /** Measurements of each attempt so far, by shard, the latest attempt last. */
   const measuredBy = (shards: string) => {
-    const counts = Array.from({ length: SHARDS }, () => 0);
-    for (const name of readdirSync(at(shards)).filter((found) => found.endsWith('.jsonl'))) {
-      counts[Number(name.slice(6, 10))]! +=
-        readFileSync(join(at(shards), name), 'utf8').split('"latencyMs"').length - 1;
+    const attempts = Array.from({ length: SHARDS }, () => [] as { restart: number; count: number }[]);
+    for (const name of existsSync(at(shards)) ? readdirSync(at(shards)) : []) {
+      const [, shard, restart] = /^shard-(\d+)\.job\d+-(\d+)-.*\.jsonl$/.exec(name) ?? [];
+      if (shard === undefined) continue;
+      const count = readFileSync(join(at(shards), name), 'utf8').split('"latencyMs"').length - 1;
+      attempts[Number(shard)]!.push({ restart: Number(restart), count });
     }
-    return counts;
+    return attempts.map((found) =>
+      found.sort((one, other) => one.restart - other.restart).map(({ count }) => count),
+    );
+  };
+  /** A task that runs on a node, has measured something since it started, and has much left to measure. */
+  const inTheMiddle = (shards: string, array: string, node: string) => {
+    const counts = measuredBy(shards);
+    return slurm.queue().find((task) => {
+      const [job, shard] = task.id.split('_');
+      if (job !== array || task.state !== 'RUNNING' || task.node !== node) return false;
+      const of = counts[Number(shard)]!;
+      return (of.at(-1) ?? 0) > 1 && of.reduce((sum, count) => sum + count, 0) < 25; // of 40
+    });
   };
 
   test('a node dies, a task is stopped: the array finishes, and the merge is what one machine measures', async () => {
@@ -65,22 +89,25 @@ describe.skipIf(missing !== undefined)(`a run on a real Slurm (${reason})`, () =
     writeFileSync(at('run.sh'), cli('cluster', 'sbatch', '--plan', at('many.json'), '--time', '5'));
     const submitted = spawnSync('bash', [at('run.sh')], {
       encoding: 'utf8',
-      env: { ...slurm.environment, RT_THREADS: '1' },
+      env: environment(),
     });
     expect(submitted.stdout).toMatch(/^shards: job \d+, merge: job \d+\nwatch: tail -F /);
     const [, array] = /shards: job (\d+)/.exec(submitted.stdout)!;
 
-    // All four tasks run; each has measured something, none is done.
-    await slurm.until('measurements of all shards', 60, () =>
-      measuredBy('many.shards').every((count) => count > 1),
+    await slurm.until(
+      'a task of n2 in the middle',
+      60,
+      () => inTheMiddle('many.shards', array!, 'n2') !== undefined,
     );
-    const running = slurm
-      .queue()
-      .filter(({ id, state }) => state === 'RUNNING' && id.startsWith(`${array}_`));
-    const onFirst = running.find(({ node }) => node === 'n1')!;
     slurm.killNode('n2');
-    slurm.call('scancel', '--batch', '--signal=TERM', onFirst.id); // as two minutes before a time limit
-    await slurm.until('the end of all jobs', 90, () => {
+    // As two minutes before a time limit.
+    await slurm.until('a task of n1 in the middle', 60, () => {
+      slurm.startWaitingNow();
+      const task = inTheMiddle('many.shards', array!, 'n1');
+      if (task) slurm.call('scancel', '--batch', '--signal=TERM', task.id);
+      return task !== undefined;
+    });
+    await slurm.until('the end of all jobs', 150, () => {
       slurm.startWaitingNow();
       return slurm.queue().length === 0;
     });
@@ -92,11 +119,14 @@ describe.skipIf(missing !== undefined)(`a run on a real Slurm (${reason})`, () =
     expect(logs.length).toBe(SHARDS + restarted.length);
     for (const name of restarted) {
       const log = readFileSync(join(at('many.shards'), name.replace('.jsonl', '.log')), 'utf8');
-      expect(log).toMatch(/measuring: 20\/20 \(100 %\), [\d.]+ tok\/s, 0 s left, last error: none\n$/);
+      expect(log).toMatch(/measuring: 40\/40 \(100 %\), [\d.]+ tok\/s, 0 s left, last error: none\n$/);
     }
 
     cli('cluster', 'plan', ...WORK, '--output', at('one.json'));
-    cli('cluster', 'run', '--plan', at('one.json'), '--shard', '0');
+    await Promise.all([
+      cliBeside('cluster', 'run', '--plan', at('one.json'), '--shard', '0'),
+      cliBeside('benchmark', ...WORK, '--output', at('benchmark.json')),
+    ]);
     cli(
       'cluster',
       'merge',
@@ -118,27 +148,26 @@ describe.skipIf(missing !== undefined)(`a run on a real Slurm (${reason})`, () =
       at('many.jsonl'),
     );
     expect(outputs(at('many.jsonl'))).toEqual(outputs(at('one.jsonl')));
-    expect(outputs(at('many.jsonl'))).toHaveLength(80);
+    expect(outputs(at('many.jsonl'))).toHaveLength(160);
     const records = JSON.parse(readFileSync(at('many.runs.json'), 'utf8')) as Run[];
     expect(records.map(timeless)).toEqual(
       (JSON.parse(readFileSync(at('one.runs.json'), 'utf8')) as Run[]).map(timeless),
     );
-    expect(records.map(({ samples }) => samples.latencyMs.length)).toEqual([40, 40]);
-    cli('benchmark', ...WORK, '--output', at('benchmark.json'));
+    expect(records.map(({ samples }) => samples.latencyMs.length)).toEqual([80, 80]);
     expect(records.map(timeless)).toEqual(
       (JSON.parse(readFileSync(at('benchmark.json'), 'utf8')) as Run[]).map(timeless),
     );
-  });
+  }, 300_000);
 
   test('a cancelled task stays cancelled, and the merge says what is missing', async () => {
     cli('cluster', 'plan', ...WORK, '--repeats', '20', '--shards', '2', '--output', at('cut.json'));
     writeFileSync(at('cut.sh'), cli('cluster', 'sbatch', '--plan', at('cut.json'), '--time', '5'));
-    const { stdout } = spawnSync('bash', [at('cut.sh')], { encoding: 'utf8', env: slurm.environment });
+    const { stdout } = spawnSync('bash', [at('cut.sh')], { encoding: 'utf8', env: environment() });
     const [, array, merge] = /shards: job (\d+), merge: job (\d+)/.exec(stdout)!;
     await slurm.until(
       'both tasks',
       60,
-      () => measuredBy('cut.shards').filter((count) => count > 1).length === 2,
+      () => measuredBy('cut.shards').filter(([count = 0]) => count > 1).length === 2,
     );
     slurm.call('scancel', `${array}`);
     await slurm.until('the end of all jobs', 60, () => slurm.queue().length === 0);
@@ -146,7 +175,7 @@ describe.skipIf(missing !== undefined)(`a run on a real Slurm (${reason})`, () =
     expect(job).toMatch(/ExitCode=3:0/);
     const said = readFileSync(join(at('cut.shards'), `slurm-${merge}-merge.out`), 'utf8');
     expect(said).toMatch(
-      /^missing: shard 0: \d+ of 20 samples missing \(\d+, [^)]*\.\.\.\)\nmissing: shard 1: /,
+      /^missing: shard 0: \d+ of 40 samples missing \(\d+, [^)]*\.\.\.\)\nmissing: shard 1: /,
     );
     expect(slurm.call('scontrol', 'show', 'job', `${array}_0`)).toMatch(
       /JobState=CANCELLED .*[\s\S]*Restarts=0/,
