@@ -6,9 +6,9 @@
 #   bash scripts/gpu-machine.sh run [OPTIONS]      the same, then notebook 05 with these options of `notebook run`, and
 #                                                  all results in one archive in the home folder, to take away
 #
-# Needs: x86-64, root or sudo, 3 GB of disk, the network. It installs from Ubuntu's or Debian's archive curl,
-# ca-certificates, git, xz-utils and libvulkan1 (what is missing of them); Node's official build, if there is none that
-# will do, checked by its SHA-256; the project's packages by `npm ci`.
+# Needs: x86-64, root or sudo, 3 GB of disk, the network. It installs, where they are missing: from Ubuntu's or Debian's
+# archive curl, ca-certificates, git, xz-utils, libvulkan1 and libglvnd0; Node's official build, checked by its SHA-256,
+# if there is none that will do; the project's packages by `npm ci`.
 # Environment: NODE_VERSION (22.21.1); NODE_MIRROR (https://nodejs.org/dist); PREFIX (/usr/local) where Node goes;
 # REPOSITORY, a git URL to clone where this script is not inside a checkout; CPU_ONLY=1 goes on without a GPU.
 set -euo pipefail
@@ -38,6 +38,7 @@ install_packages() {
   command -v git >/dev/null || missing+=(git)
   command -v xz >/dev/null || missing+=(xz-utils)
   ldconfig -p | grep -q 'libvulkan\.so\.1' || missing+=(libvulkan1)
+  ldconfig -p | grep -q 'libGLdispatch\.so\.0' || missing+=(libglvnd0) # NVIDIA's libraries are built on it
   [ ${#missing[@]} -gt 0 ] || return 0
   say "installing ${missing[*]}"
   as_root apt-get -qq -o APT::Update::Error-Mode=any update ||
@@ -110,7 +111,10 @@ check_gpu() {
   [ -z "${CPU_ONLY:-}" ] || return 0
   node --input-type=module -e '
     import { selectBackend } from "response-time/backend";
-    const { device } = await selectBackend("webgpu");
+    const { device } = await selectBackend("webgpu").catch((error) => {
+      console.error(`gpu-machine: ${error.message}`);
+      process.exit(1);
+    });
     console.log(`gpu-machine: WebGPU computes on ${device}`);
     process.exit(0);' || fail 'WebGPU finds no GPU: the line above says why; VK_LOADER_DEBUG=all shows what Vulkan tries'
 }

@@ -47,7 +47,7 @@ beforeEach(() => {
   program('id', 'echo 0');
   program('apt-get', 'echo "$@" >> "$LOG"');
   program('nvidia-smi', 'echo "Example GPU, 580.1"');
-  program('ldconfig', 'echo "libvulkan.so.1 (libc6) => /lib/libvulkan.so.1"');
+  program('ldconfig', 'printf "%s (libc6) => /lib/x\\\\n" libvulkan.so.1 libGLdispatch.so.0');
   for (const name of ['curl', 'git']) program(name, 'exit 0');
 });
 const run = (environment: Record<string, string> = {}, ...args: string[]) =>
