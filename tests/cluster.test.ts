@@ -13,6 +13,12 @@ import { ratio } from '../lib/results/compare.js';
 import type { Run } from '../lib/results.js';
 import { both, fake, prompts, smallPlan } from './cluster/fakes.js';
 
+// Asking git takes longer than all the rest.
+vi.mock('../lib/results/machine.js', async (original) => ({
+  ...(await original<typeof import('../lib/results/machine.js')>()),
+  projectCommit: () => 'c'.repeat(40),
+}));
+
 const scratch = mkdtempSync(join(tmpdir(), 'cluster-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
 let folder = '';

@@ -1,13 +1,19 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, beforeEach, expect, test, vi } from 'vitest';
 import { evaluationFigures, formatEvaluation, readEvaluation } from '../../lib/cluster/figures.js';
 import { ShardStore } from '../../lib/cluster/files.js';
 import { collectShards } from '../../lib/cluster/merge.js';
 import type { ClusterPlan } from '../../lib/cluster/plan.js';
 import { runShard } from '../../lib/cluster.js';
 import { both, prompts, smallPlan } from './fakes.js';
+
+// Asking git takes longer than all the rest.
+vi.mock('../../lib/results/machine.js', async (original) => ({
+  ...(await original<typeof import('../../lib/results/machine.js')>()),
+  projectCommit: () => 'c'.repeat(40),
+}));
 
 const scratch = mkdtempSync(join(tmpdir(), 'figures-'));
 afterAll(() => rmSync(scratch, { recursive: true }));

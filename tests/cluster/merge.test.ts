@@ -1,11 +1,17 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { collectShards, mergedRuns, summarizeJudged } from '../../lib/cluster/merge.js';
 import { runShard } from '../../lib/cluster.js';
 import { checkRun } from '../../lib/results.js';
 import { both, prompts, smallPlan } from './fakes.js';
+
+// Asking git takes longer than all the rest.
+vi.mock('../../lib/results/machine.js', async (original) => ({
+  ...(await original<typeof import('../../lib/results/machine.js')>()),
+  projectCommit: () => 'c'.repeat(40),
+}));
 
 const scratch = mkdtempSync(join(tmpdir(), 'merge-'));
 afterAll(() => rmSync(scratch, { recursive: true }));
