@@ -1,6 +1,7 @@
 // lib/compile.ts: a loaded model -> the same model compiled: one program for the prompt, one for the whole decode.
 // The joint between models and jit, which know nothing of each other. generate takes the result like any model.
 import { type DecodeProgram, decodeInRounds, decodeLoop } from './compile/decode.js';
+import { forcedLogits, forcedLoop } from './compile/force.js';
 import { beginPrompt, emptyCache, inBuckets, roundedSpec } from './compile/prompt.js';
 import type { GenerativeModel } from './generate.js';
 import { bind, jit, type Mode, type TargetName, targetDevice, unbind } from './jit/jit.js';
@@ -59,6 +60,7 @@ export async function compileModel(
   const begin = jit(beginPrompt(forward), { target, mode, name: 'prompt' });
   const goOn = jit(forward, { target, mode, donate: [2], name: 'prompt, continued' });
   const decode = jit(decodeLoop(forward), { target, mode, donate: [1], name: 'decode' });
+  const forced = jit(forcedLoop(forward), { target, mode, donate: [1], name: 'given text' });
   let written = 0;
   return {
     params: model.params,
@@ -76,9 +78,10 @@ export async function compileModel(
       };
       return decodeInRounds(decode, params, { ...request, onToken: count }, cache);
     },
+    forcedLogits: (params, ...rest) => forcedLogits(forced, params, ...rest),
     decodeProgram: decode,
     report: () => {
-      const programs = [begin, goOn, decode].map((program) => program.report());
+      const programs = [begin, goOn, decode, forced].map((program) => program.report());
       const last = programs[2]!;
       return {
         target,
@@ -98,7 +101,7 @@ export async function compileModel(
       };
     },
     dispose: async () => {
-      for (const program of [begin, goOn, decode]) program.dispose();
+      for (const program of [begin, goOn, decode, forced]) program.dispose();
       await unbind(model.params, target);
     },
   };

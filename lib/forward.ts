@@ -39,6 +39,18 @@ export type EveryLogits<Params extends ParamTree = ParamTree> = (
   tokens: readonly number[],
 ) => Promise<Float32Array>;
 
+/**
+ * Logits of each answer token's position, [answer, vocab], by the loop that decodes.
+ * @param prompt what `forward` gave for the prompt: taken over
+ */
+export type ForcedLogits<Params extends ParamTree = ParamTree> = (
+  params: Params,
+  prompt: ForwardOutput,
+  promptLength: number,
+  answerIds: readonly number[],
+  signal?: AbortSignal,
+) => Promise<Float32Array>;
+
 /** One text of a DecodeRequest. */
 export interface DecodeRow {
   /** The last token known, not yet in the cache, and its place in the text. */

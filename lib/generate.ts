@@ -3,7 +3,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { KVCache } from './cache.js';
 import { cacheBytes, disposeCache } from './cache.js';
-import type { Decode, EveryLogits, Forward } from './forward.js';
+import type { Decode, EveryLogits, ForcedLogits, Forward } from './forward.js';
 import { forwardInput } from './forward.js';
 import { textWriter } from './generate/textWriter.js';
 import { TokenQueue } from './generate/tokenQueue.js';
@@ -16,8 +16,9 @@ import type { Tokenizer } from './tokenizer.js';
 export interface GenerativeModel {
   readonly params: ParamTree;
   readonly forward: Forward;
-  /** Absent: texts are measured through `forward`, token by token. */
+  /** For measuring given texts: all at once, or by the loop that decodes. Absent: through `forward`, token by token. */
   readonly everyLogits?: EveryLogits;
+  readonly forcedLogits?: ForcedLogits;
   readonly vocabSize: number;
   readonly maxPositions: number;
   /** An empty cache for one row of this many tokens; a compiled model's serves as many rows as its first call has. */

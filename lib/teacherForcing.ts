@@ -1,5 +1,5 @@
 // lib/teacherForcing.ts: what a model thinks of a given text: the logits before each of its tokens, none of them chosen.
-// An eager model answers in one call, a compiled one token by token through the Forward that generates.
+// An eager model answers in one call, a compiled one by the loop that generates, fed with the given tokens.
 import * as tf from '@tensorflow/tfjs-core';
 import { disposeCache } from './cache.js';
 import { forwardInput } from './forward.js';
@@ -29,10 +29,16 @@ export async function teacherForcedLogits(
     const all = await model.everyLogits(model.params, [...promptIds, ...answerIds.slice(0, -1)]);
     return all.slice((promptIds.length - 1) * model.vocabSize);
   }
+  if (model.forcedLogits) {
+    const input = forwardInput([promptIds], [0]);
+    const prompt = await model.forward(model.params, input, model.newCache(tokens));
+    tf.dispose([input.tokens, input.start, input.count]);
+    return model.forcedLogits(model.params, prompt, promptIds.length, answerIds, signal);
+  }
   return stepByStep(model, promptIds, answerIds, signal);
 }
 
-/** Through the same calls as generate: what a compiled model's texts are measured with. */
+/** Through the calls of generate: for a model that has no more than a Forward. */
 async function stepByStep(
   model: GenerativeModel,
   promptIds: readonly number[],

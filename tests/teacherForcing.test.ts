@@ -1,7 +1,12 @@
+import { join } from 'node:path';
+import * as tf from '@tensorflow/tfjs-core';
 import { beforeAll, expect, test } from 'vitest';
+import { compileModel } from '../lib/compile.js';
 import type { GenerativeModel } from '../lib/generate.js';
+import { loadModel } from '../lib/model.js';
 import { gpt2Network } from '../lib/models/gpt2.js';
 import { everyLogitsOf } from '../lib/models/layers.js';
+import { projectRoot } from '../lib/paths.js';
 import { teacherForcedLogits } from '../lib/teacherForcing.js';
 import { relativeError, SMALL_CONFIG, smallModel, smallParams, useCpu } from './smallModel.js';
 
@@ -28,4 +33,22 @@ test('empty and too long texts are refused', async () => {
   await expect(teacherForcedLogits(model, new Array(30).fill(1), new Array(11).fill(1))).rejects.toThrow(
     /at most 40/,
   );
+});
+
+test('a compiled model measures long texts in pieces, and leaves no tensor behind', async () => {
+  const eager = await loadModel(join(projectRoot(), 'data/models/tiny-gpt2'));
+  const compiled = await compileModel(eager, { target: 'wasm' });
+  const prompt = [200, 300, 400];
+  const answer = Array.from({ length: 150 }, (_, i) => 100 + ((i * 37) % 900));
+  const expected = await teacherForcedLogits(eager, prompt, answer);
+  expect(relativeError(await teacherForcedLogits(compiled, prompt, answer), expected)).toBeLessThan(1e-5);
+  const { compilations } = compiled.report();
+  const tensors = tf.memory().numTensors;
+  for (const length of [1, 2, 64, 65, 66]) {
+    const found = await teacherForcedLogits(compiled, prompt, answer.slice(0, length));
+    expect(relativeError(found, expected.slice(0, found.length))).toBeLessThan(1e-5);
+  }
+  expect(compiled.report().compilations).toBe(compilations);
+  expect(tf.memory().numTensors).toBe(tensors);
+  await compiled.dispose();
 });
