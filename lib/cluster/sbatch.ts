@@ -83,8 +83,10 @@ shard)
     code=$?
   done
   # ${EXIT.requeue}: stopped early, all is safe. A cancelled task is no longer RUNNING and stays cancelled.
-  if [ "$code" = ${EXIT.requeue} ] && [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
-    scontrol requeue "$SLURM_JOB_ID" && sleep 60 # until Slurm ends this script
+  # SLURM_JOB_ID will not do: one of the tasks has the number of the whole array.
+  task="\${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+  if [ "$code" = ${EXIT.requeue} ] && [ "$(squeue --noheader --jobs="$task" --format=%T)" = RUNNING ]; then
+    scontrol requeue "$task" && sleep 60 # until Slurm ends this script
   fi
   exit "$code"
   ;;

@@ -87,8 +87,9 @@ export class LocalSlurm {
   /** A requeued job waits two minutes; a test does not. */
   startWaitingNow(): void {
     for (const { id, state } of this.queue()) {
-      if (state === 'PENDING' && id.includes('_'))
-        this.call('scontrol', 'update', `jobid=${id}`, 'StartTime=now');
+      if (state !== 'PENDING' || !id.includes('_')) continue;
+      // It fails where the job has begun meanwhile.
+      spawnSync('scontrol', ['update', `jobid=${id}`, 'StartTime=now'], { env: this.environment });
     }
   }
 

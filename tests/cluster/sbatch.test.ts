@@ -21,7 +21,8 @@ test('the script is bash, and asks Slurm for what a resumable array needs', () =
     '--cpus-per-task=4 --time=90 --mem=8G --partition=gpu --gres=gpu:1',
     "(exec '/usr/bin/node' '/home/me/my course/cli.js' cluster run --plan",
     'if [ "$code" = 75 ] &&',
-    'scontrol requeue "$SLURM_JOB_ID"',
+    'task="$' + '{SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"', // the array's own number is one task's, too
+    'scontrol requeue "$task"',
   ]) {
     expect(script).toContain(part);
   }
