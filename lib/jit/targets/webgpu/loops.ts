@@ -96,7 +96,9 @@ export class LoopWriter {
       [...all.flatMap(({ from, to }) => [from, to]), ...(flag ? [flag] : [])].map((each) => wholeKey(each)),
     );
     const words = all.reduce((sum, copy) => sum + copy.words, 0);
-    const fits = words <= mostWordsTogether && buffers.size < this.context.features.maxBuffers;
+    const { plan, bindingBytes, features } = this.context;
+    const isArenaBindable = plan.arenaBytes <= bindingBytes;
+    const fits = words <= mostWordsTogether && buffers.size < features.maxBuffers && isArenaBindable;
     return fits ? [this.#together(stacks, flag, moves, step)] : this.#apart(stacks, flag, moves, step);
   }
 

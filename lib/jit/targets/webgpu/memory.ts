@@ -39,10 +39,13 @@ export class GpuMemory {
   allocate(bytes: number, use: MemoryUse, label: string): GPUBuffer {
     const { device } = this.gpu;
     const size = paddedBytes(bytes);
-    if (size > device.limits.maxBufferSize)
+    const { maxBufferSize, maxStorageBufferBindingSize } = device.limits;
+    // Of a program's arena a kernel is given parts; all else is given whole.
+    const most = use === 'arena' ? maxBufferSize : Math.min(maxBufferSize, maxStorageBufferBindingSize);
+    if (size > most)
       throw new RangeError(
         `${label}: needs one buffer of ${bytesText(size)}, but ${this.gpu.name} has none over ` +
-          `${bytesText(device.limits.maxBufferSize)}; take a smaller capacity, prompt or weight scheme`,
+          `${bytesText(most)}; take a smaller capacity, prompt or weight scheme`,
       );
     device.pushErrorScope('out-of-memory');
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;

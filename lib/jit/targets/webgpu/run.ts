@@ -17,12 +17,13 @@ import type {
 import type { KernelChoice } from './context.js';
 import { type Gpu, type GpuOptions, openGpu } from './device.js';
 import { bindingAlignment } from './dispatch.js';
+import { defaultTuning, type Host, type LoopTuning } from './execute.js';
 import { Guard } from './guard.js';
 import { boundForm, formBytes } from './layout.js';
 import { kernelsOf, type Lowering, lowerPlan } from './lower.js';
 import { GpuMemory, type GpuTensor, valuesOf } from './memory.js';
 import { Pipelines } from './pipelines.js';
-import { defaultTuning, GpuProgram, type Host, type LoopTuning } from './program.js';
+import { GpuProgram } from './program.js';
 import { type GpuWeight, WeightStore } from './weights.js';
 import { printWgsl } from './wgsl.js';
 
