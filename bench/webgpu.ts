@@ -127,12 +127,13 @@ async function profile(compiled: CompiledModel, promptIds: readonly number[]): P
     const group = groups.get(key) ?? { ms: 0, bytes: 0, count: 0 };
     groups.set(key, { ms: group.ms + ms, bytes: group.bytes + bytes, count: group.count + 1 });
   }
-  const rounds = 16;
+  const rounds = 16; // run, of 1,024 planned, which the bytes are counted for
+  const planned = 1024;
   const rows = [...groups].sort(([, a], [, b]) => b.ms - a.ms).slice(0, 16);
   return rows
     .map(([key, { ms, bytes, count }]) => {
       const us = (1000 * ms) / rounds / count;
-      return `  ${us.toFixed(1)} us x${count}  ${(bytes / 1e6 / Math.max(1e-9, ms)).toFixed(0)} GB/s  ${key.slice(0, 150)}`;
+      return `  ${us.toFixed(1)} us x${count}  ${(bytes / planned / count / 1e3 / Math.max(1e-9, us)).toFixed(0)} GB/s  ${key.slice(0, 150)}`;
     })
     .join('\n');
 }

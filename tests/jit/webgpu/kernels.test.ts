@@ -298,7 +298,8 @@ onGpu('a product of many rows', () => {
               packing,
               rowWords,
               scales: scaleOf(packing),
-              x: k.buffer('x', 'f32x4', 'read'),
+              input: { kind: 'floats', x: k.buffer('x', 'f32x4', 'read') },
+              ...{ splits: 1, packedDot: true },
             },
             products: [weights('a', 0), weights('b', 4)],
             finish: (row, column, [first, second]) =>
@@ -317,7 +318,7 @@ onGpu('a product of many rows', () => {
         y: new Float32Array(rows * out),
       };
       const result = await runKernel(gpu as Gpu, kernel, buffers, [
-        matmulWorkgroups({ rows, width: out }, tile),
+        matmulWorkgroups({ rows, width: out, splits: 1 }, tile),
       ]);
       const second = product(x, b.values.subarray(4 * inDim), rows, out, inDim);
       const expected = product(x, a.values, rows, out, inDim).map((value, i) => value + 0.5 * second[i]!);

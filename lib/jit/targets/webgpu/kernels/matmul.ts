@@ -32,11 +32,19 @@ export interface MatmulSpec {
   readonly packing: Packing;
   readonly rowWords: number;
   readonly scales: 'none' | 'row' | { readonly groupSize: number };
-  readonly x: ArrayRef; // f32x4
+  readonly input: MatmulInput;
+  /** Pieces that the depth is cut into, a workgroup each: then `finish` gets a piece's sums, their scales left out. */
+  readonly splits: number;
+  readonly packedDot: boolean;
   readonly products: readonly MatmulWeights[];
-  /** Writes an element. */
-  finish(row: Expr, column: Expr, values: readonly Expr[]): void;
+  /** Writes an element. @param split which piece of the depth it is of */
+  finish(row: Expr, column: Expr, values: readonly Expr[], split: Expr): void;
 }
+
+export type MatmulInput =
+  | { readonly kind: 'floats'; readonly x: ArrayRef } // f32x4
+  /** In words of four bytes, and f32x2 a block of 16 (activations.ts); for int4 in the order `nibbles`. */
+  | { readonly kind: 'bytes'; readonly bytes: ArrayRef; readonly blocks: ArrayRef };
 
 export function matmulThreads({ rows, columns, threadRows, threadColumns }: MatmulTile): number {
   return (rows / threadRows) * (columns / threadColumns);
@@ -47,13 +55,41 @@ export function matmulSharedBytes({ rows, columns, depth }: MatmulTile, products
   return 16 * depth * (rows / 4 + 1 + products * (columns / 4 + 1));
 }
 
-export function matmulWorkgroups({ rows, width }: { rows: number; width: number }, tile: MatmulTile): number {
-  return Math.ceil(rows / tile.rows) * Math.ceil(width / tile.columns);
+export function matmulWorkgroups(
+  { rows, width, splits }: Pick<MatmulSpec, 'rows' | 'width' | 'splits'>,
+  tile: MatmulTile,
+): number {
+  return Math.ceil(rows / tile.rows) * Math.ceil(width / tile.columns) * splits;
+}
+
+/** Depth of a piece: whole stages of a tile. */
+export function splitDepth(inDim: number, splits: number, { depth }: MatmulTile): number {
+  return Math.ceil(inDim / splits / depth) * depth;
 }
 
 /** Writes the kernel's body; the builder has matmulThreads threads. */
 export function writeMatmul(k: KernelBuilder, spec: MatmulSpec, tile: MatmulTile): void {
   new Writer(k, spec, tile).write();
+}
+
+/** Which tile a workgroup makes, and of which piece of the depth. */
+export function placeOf(
+  k: KernelBuilder,
+  spec: Pick<MatmulSpec, 'rows' | 'width' | 'splits' | 'inDim'>,
+  tile: MatmulTile,
+): { row: Expr; column: Expr; split: Expr; begin: Expr; end: Expr } {
+  const down = Math.ceil(spec.rows / tile.rows);
+  const index = k.let('tile', k.builtin('workgroupX'));
+  const split = spec.splits === 1 ? literal('u32', 0) : k.let('split', index.rem(spec.splits));
+  const place = spec.splits === 1 ? index : k.let('tileAt', index.div(spec.splits));
+  const length = splitDepth(spec.inDim, spec.splits, tile);
+  const begin = spec.splits === 1 ? literal('u32', 0) : k.let('begin', split.mul(length));
+  return {
+    row: k.let('firstRow', place.rem(down).mul(tile.rows)),
+    column: k.let('firstColumn', place.div(down).mul(tile.columns)),
+    ...{ split, begin },
+    end: spec.splits === 1 ? literal('u32', spec.inDim) : k.let('end', begin.add(length).min(spec.inDim)),
+  };
 }
 
 /** Four words or vectors of neighbouring rows, read ahead. */
@@ -64,6 +100,8 @@ class Writer {
   readonly #right: readonly ArrayRef[]; // the same of each product's weights
   readonly #firstRow: Expr;
   readonly #firstColumn: Expr;
+  readonly #place: ReturnType<typeof placeOf>;
+  readonly #x: ArrayRef;
 
   constructor(
     readonly k: KernelBuilder,
@@ -73,10 +111,11 @@ class Writer {
     const { rows, columns, depth } = tile;
     this.#left = k.shared('left', 'f32x4', depth * (rows / 4 + 1));
     this.#right = spec.products.map(() => k.shared('right', 'f32x4', depth * (columns / 4 + 1)));
-    const down = Math.ceil(spec.rows / rows);
-    const index = k.let('tile', k.builtin('workgroupX'));
-    this.#firstRow = k.let('firstRow', index.rem(down).mul(rows));
-    this.#firstColumn = k.let('firstColumn', index.div(down).mul(columns));
+    if (spec.input.kind !== 'floats') throw new TypeError('matmul: expected a float32 input');
+    this.#x = spec.input.x;
+    this.#place = placeOf(k, spec, tile);
+    this.#firstRow = this.#place.row;
+    this.#firstColumn = this.#place.column;
   }
 
   write(): void {
@@ -96,11 +135,12 @@ class Writer {
       this.#readLeft(lefts, depth);
       for (const [i, product] of spec.products.entries()) this.#readRight(rights[i]!, product, depth);
     };
-    readAhead(literal('u32', 0));
+    const { begin, end } = this.#place;
+    readAhead(begin);
     k.for(
       'depth',
-      0,
-      literal('u32', spec.inDim),
+      begin,
+      end,
       (depth) => {
         this.#storeLeft(lefts, depth);
         for (const [i, product] of spec.products.entries()) this.#storeRight(rights[i]!, i, product, depth);
@@ -191,7 +231,7 @@ class Writer {
           .add(four.mul(4))
           .add(r)
           .min(spec.rows - 1);
-        k.set(variable, spec.x.at(row.mul(vectors).add(at)));
+        k.set(variable, this.#x.at(row.mul(vectors).add(at)));
       });
     });
   }
@@ -288,7 +328,7 @@ class Writer {
     );
     const scales = spec.products.map(({ scales: array, firstRow }) =>
       columns.map((column) =>
-        array && spec.scales === 'row'
+        array && spec.scales === 'row' && spec.splits === 1
           ? k.let('scale', array.at(column.min(spec.width - 1).add(firstRow)))
           : null,
       ),
@@ -303,7 +343,7 @@ class Writer {
               const scale = scales[p]![j];
               return scale ? value.mul(scale) : value;
             });
-            spec.finish(row, column, values);
+            spec.finish(row, column, values, this.#place.split);
           };
           if (spec.width % tile.columns === 0) write();
           else k.if(column.lt(spec.width), write);

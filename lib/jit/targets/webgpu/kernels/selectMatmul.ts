@@ -1,18 +1,26 @@
-// lib/jit/targets/webgpu/kernels/selectMatmul.ts: a Linear of many rows -> one dispatch of matmul.ts an output.
+// lib/jit/targets/webgpu/kernels/selectMatmul.ts: a Linear of many rows -> one dispatch of matmul.ts an output, or of
+// matmulBytes.ts in the mode `fast`; where the tiles are too few to keep a GPU busy, the depth is cut too, and a second
+// dispatch adds the pieces up.
 
 import { sizeOf } from '../../../../tensor.js';
-import type { StructuredNode } from '../../../graph.js';
+import type { Epilogue, StructuredNode } from '../../../graph.js';
+import type { Expr } from '../../../kernels/expression.js';
 import { writeProgram } from '../../../kernels/scalars.js';
 import { packedPerWord } from '../../../kernels/unpack.js';
 import type { KernelStep, Step } from '../../../plan.js';
 import type { LowerContext } from '../context.js';
-import type { Dispatch } from '../dispatch.js';
+import type { BufferUse, Dispatch } from '../dispatch.js';
+import { foldWorkgroups } from '../dispatch.js';
 import type { MatrixLayout } from '../layout.js';
 import type { Selection } from '../select.js';
+import { blockSize } from './activations.js';
 import { bindWeights, commonLayouts, readOperands, readsInputTwice } from './linearParts.js';
 import type { MatmulSpec } from './matmul.js';
 import { matmulSharedBytes, matmulThreads, matmulWorkgroups, writeMatmul } from './matmul.js';
-import { matmulTile } from './tuning.js';
+import { matmulBytesSharedBytes, writeMatmulBytes } from './matmulBytes.js';
+import type { Side } from './sides.js';
+import { quantizeDispatch } from './sides.js';
+import { matmulSplits, matmulTile } from './tuning.js';
 
 /** Takes a Linear of many rows. */
 export function selectMatmul(
@@ -27,10 +35,24 @@ export function selectMatmul(
   const rows = sizeOf(step.node.inputs[0]!.shape) / Math.max(1, inDim);
   const isWhole = layouts && inDim > 0 && inDim % 4 === 0 && isAligned(layouts[0]);
   if (!isWhole || rows < 2 || readsInputTwice(context, step, step)) return undefined;
-  const dispatches = step.node.outputs.map((_, i) =>
-    writeOutput(step, step.node as StructuredNode<'Linear'>, i, rows, layouts, context),
-  );
-  return dispatches.some((each) => !each) ? undefined : { dispatches: dispatches as Dispatch[], steps: 1 };
+  const quantized = takesBytes(layouts[0], inDim, context)
+    ? quantizeDispatch(
+        context.input(step, 0),
+        {
+          ...{ consumer: step, gain: null, elements: rows * inDim, width: inDim },
+          order: layouts[0].packing === 'int4' ? 'nibbles' : 'plain',
+        },
+        context,
+      )
+    : undefined;
+  const node = step.node as StructuredNode<'Linear'>;
+  const writer = new MatmulWriter(step, node, rows, layouts, quantized?.side, context);
+  const dispatches = node.outputs.map((_, i) => writer.output(i));
+  if (dispatches.some((each) => !each)) return undefined;
+  return {
+    dispatches: [...(quantized ? [quantized.dispatch] : []), ...dispatches.flatMap((each) => each!)],
+    steps: 1,
+  };
 }
 
 /** A word has one scale. */
@@ -38,43 +60,131 @@ function isAligned({ packing, scales }: MatrixLayout): boolean {
   return !scales || scales.groups === 1 || scales.size % packedPerWord[packing] === 0;
 }
 
-function writeOutput(
-  step: KernelStep,
-  { attrs: { products, epilogues } }: StructuredNode<'Linear'>,
-  index: number,
-  rows: number,
-  layouts: readonly [MatrixLayout, ...MatrixLayout[]],
-  context: LowerContext,
-): Dispatch | undefined {
-  const epilogue = epilogues[index]!;
-  const [layout] = layouts;
-  const { shape } = step.node.outputs[index]!;
-  const width = shape.at(-1)!;
-  const { features } = context;
-  const tile = matmulTile(features, { rows, width, products: epilogue.products.length });
-  const fits = matmulSharedBytes(tile, epilogue.products.length) <= features.maxSharedBytes;
-  if (!fits || matmulThreads(tile) > features.maxThreads) return undefined;
-  const writer = context.writer(`matmul ${layout.packing} ${rows}x${layout.width}`, matmulThreads(tile));
-  const operands = readOperands(writer, context, step, epilogue, shape, rows);
-  if (!operands) return undefined;
-  const y = writer.bind('y', context.output(step, index).use, 'f32');
-  const spec: MatmulSpec = {
-    ...{ rows, width, inDim: layout.width, packing: layout.packing, rowWords: layout.rowWords },
-    scales: !layout.scales ? 'none' : layout.scales.groups === 1 ? 'row' : { groupSize: layout.scales.size },
-    x: writer.bind('x', context.input(step, 0).use, 'f32x4'),
-    products: epilogue.products.map((product) =>
-      bindWeights(writer, products[product]!, layouts[product]!, 'u32'),
-    ),
-    finish: (row, column, values) => {
-      const read = operands.map((operand) => operand(row, column));
-      writer.k.store(
-        y,
-        row.mul(width).add(column),
-        writeProgram(writer.k, epilogue.program, [...values, ...read]),
+function takesBytes({ packing, scales }: MatrixLayout, inDim: number, context: LowerContext): boolean {
+  const isInteger = packing === 'int8' || packing === 'int4';
+  const isBlocked =
+    inDim % blockSize === 0 && (!scales || scales.groups === 1 || scales.size % blockSize === 0);
+  // Both halves of a word of int4 stand for eight numbers in a row.
+  const isWhole = packing !== 'int4' || inDim % 32 === 0;
+  return context.mode === 'fast' && context.features.packedDot && isInteger && isBlocked && isWhole;
+}
+
+class MatmulWriter {
+  constructor(
+    readonly step: KernelStep,
+    readonly node: StructuredNode<'Linear'>,
+    readonly rows: number,
+    readonly layouts: readonly [MatrixLayout, ...MatrixLayout[]],
+    readonly side: Side | undefined,
+    readonly context: LowerContext,
+  ) {}
+
+  /** @returns undefined where the adapter or an operand does not allow it */
+  output(index: number): Dispatch[] | undefined {
+    const { step, rows, context, side } = this;
+    const { features } = context;
+    const epilogue = this.node.attrs.epilogues[index]!;
+    const [layout] = this.layouts;
+    const { shape } = this.node.outputs[index]!;
+    const width = shape.at(-1)!;
+    const products = epilogue.products.length;
+    const tile = matmulTile(features, { rows, width, products, isBytes: side !== undefined });
+    const isGrouped = layout.scales !== null && layout.scales.groups > 1;
+    const shared = side
+      ? matmulBytesSharedBytes(tile, products, isGrouped)
+      : matmulSharedBytes(tile, products);
+    if (shared > features.maxSharedBytes || matmulThreads(tile) > features.maxThreads) return undefined;
+    const splits = matmulSplits({ rows, width, inDim: layout.width }, tile);
+    const scales: MatmulSpec['scales'] = !layout.scales
+      ? 'none'
+      : isGrouped
+        ? { groupSize: layout.scales.size }
+        : 'row';
+    const kind = side ? `${layout.packing} bytes` : layout.packing;
+    const writer = context.writer(`matmul ${kind} ${rows}x${layout.width}`, matmulThreads(tile));
+    const { k } = writer;
+    const operands = readOperands(writer, context, step, epilogue, shape, rows);
+    if (!operands) return undefined;
+    const size = rows * width;
+    const pieces = splits === 1 ? null : context.scratch(4 * size * splits * products);
+    const y = pieces
+      ? writer.bind('pieces', pieces, 'f32')
+      : writer.bind('y', context.output(step, index).use, 'f32');
+    const spec: MatmulSpec = {
+      ...{
+        rows,
+        width,
+        inDim: layout.width,
+        packing: layout.packing,
+        rowWords: layout.rowWords,
+        scales,
+        splits,
+      },
+      packedDot: features.packedDot,
+      input: side
+        ? {
+            kind: 'bytes',
+            bytes: writer.bind('xBytes', side.bytes, 'u32'),
+            blocks: writer.bind('xBlocks', side.blocks, 'f32x2'),
+          }
+        : { kind: 'floats', x: writer.bind('x', context.input(step, 0).use, 'f32x4') },
+      products: epilogue.products.map((product) =>
+        bindWeights(writer, this.node.attrs.products[product]!, this.layouts[product]!, 'u32'),
+      ),
+      finish: (row, column, values, split) => {
+        const place = row.mul(width).add(column);
+        if (pieces)
+          for (const [p, value] of values.entries())
+            k.store(y, split.mul(products).add(p).mul(size).add(place), value);
+        else {
+          const read = operands.map((operand) => operand(row, column));
+          k.store(y, place, writeProgram(k, epilogue.program, [...values, ...read]));
+        }
+      },
+    };
+    if (side) writeMatmulBytes(k, spec, tile);
+    else writeMatmul(k, spec, tile);
+    if (writer.bound > features.maxBuffers) return undefined;
+    const count = matmulWorkgroups(spec, tile);
+    if (foldWorkgroups(count)[1] > 1) return undefined;
+    const dispatch = writer.in([count, 1, 1], context.step);
+    if (!pieces) return [dispatch];
+    const joined = this.#join(index, epilogue, pieces, splits, scales);
+    return joined && [dispatch, joined];
+  }
+
+  /** Adds the pieces of the depth up and does what the epilogue says. */
+  #join(
+    index: number,
+    epilogue: Epilogue,
+    pieces: BufferUse,
+    splits: number,
+    scales: MatmulSpec['scales'],
+  ): Dispatch | undefined {
+    const { step, rows, context } = this;
+    const { shape } = this.node.outputs[index]!;
+    const width = shape.at(-1)!;
+    const size = rows * width;
+    const writer = context.writer('matmul pieces', 128);
+    const { k } = writer;
+    const at = writer.threadIndex(size);
+    const [row, column] = [k.let('row', at.div(width)), k.let('column', at.rem(width))];
+    const array = writer.bind('pieces', pieces, 'f32');
+    const products = epilogue.products.length;
+    const values = epilogue.products.map((product, p) => {
+      const parts = Array.from({ length: splits }, (_, split) =>
+        array.at(at.add((split * products + p) * size)),
       );
-    },
-  };
-  if (writer.bound > features.maxBuffers) return undefined;
-  writeMatmul(writer.k, spec, tile);
-  return writer.in([matmulWorkgroups({ rows, width }, tile), 1, 1], context.step);
+      const sum = parts.reduce((held, part) => held.add(part));
+      if (scales !== 'row') return k.let('value', sum);
+      const weights = bindWeights(writer, this.node.attrs.products[product]!, this.layouts[product]!, 'u32');
+      return k.let('value', sum.mul(weights.scales!.at(column.add(weights.firstRow))));
+    });
+    const operands = readOperands(writer, context, step, epilogue, shape, rows);
+    if (!operands || writer.bound >= context.features.maxBuffers) return undefined;
+    const read = operands.map((operand): Expr => operand(row, column));
+    const y = writer.bind('y', context.output(step, index).use, 'f32');
+    k.store(y, at, writeProgram(k, epilogue.program, [...values, ...read]));
+    return writer.forThreads(size, context.step);
+  }
 }

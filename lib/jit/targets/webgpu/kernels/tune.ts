@@ -25,8 +25,9 @@ export interface TuneOptions {
 const poolBytes = 512e6;
 const mostTurns = 16;
 const repeats = 5;
-/** GPUs at rest clock low: what is timed first would look slow. */
-const warmUpMs = 400;
+const warmUpMs = 300;
+/** Timings of a problem at most. */
+const mostTimes = 1024;
 
 /**
  * Times the candidates of each problem.
@@ -49,13 +50,11 @@ export async function tuneMatvec(
     for (const { problem, shapes } of all) {
       // All are compiled first: between timings the clocks would fall.
       await pipelines.compile(shapes.map(({ kernel }) => kernel));
-      const timings: Timing[] = [];
       bench.open(problem);
-      await bench.warmUp(shapes[0]!);
-      for (const candidate of shapes) {
-        timings.push({ shape: candidate.shape, microseconds: await bench.time(candidate) });
-        onProgress(++done, total);
-      }
+      const times = await bench.time(shapes);
+      done += shapes.length;
+      onProgress(done, total);
+      const timings = shapes.map(({ shape }, i): Timing => ({ shape, microseconds: times[i]! }));
       bench.close();
       results.set(
         problemKey(problem),
@@ -100,10 +99,12 @@ class Bench {
     readonly pipelines: Pipelines,
   ) {
     this.#device = gpu.device;
-    this.#queries = gpu.device.createQuerySet({ type: 'timestamp', count: 2 });
+    const count = 2 * mostTimes;
+    this.#queries = gpu.device.createQuerySet({ type: 'timestamp', count });
     const usage = GPUBufferUsage;
-    this.#resolved = gpu.device.createBuffer({ size: 16, usage: usage.QUERY_RESOLVE | usage.COPY_SRC });
-    this.#staging = gpu.device.createBuffer({ size: 16, usage: usage.MAP_READ | usage.COPY_DST });
+    const size = 8 * count;
+    this.#resolved = gpu.device.createBuffer({ size, usage: usage.QUERY_RESOLVE | usage.COPY_SRC });
+    this.#staging = gpu.device.createBuffer({ size, usage: usage.MAP_READ | usage.COPY_DST });
   }
 
   open(problem: MatvecProblem): void {
@@ -135,27 +136,54 @@ class Bench {
     for (const each of [this.#pool, this.#resolved, this.#staging, this.#queries]) each?.destroy();
   }
 
-  async warmUp(candidate: Candidate): Promise<void> {
+  /**
+   * Microseconds of a dispatch of each candidate: the median of some runs of many. All are sent at once, behind work that
+   * brings the clocks up: a GPU that rests between two timings is slower in the second one.
+   */
+  async time(candidates: readonly Candidate[]): Promise<number[]> {
     const started = performance.now();
-    while (performance.now() - started < warmUpMs) await this.#run(candidate);
+    for (let at = 0; performance.now() - started < warmUpMs; at++) {
+      this.#device.queue.submit([this.#encode(candidates[at % candidates.length]!, undefined).finish()]);
+      if (at % 32 === 31) await this.#device.queue.onSubmittedWorkDone();
+    }
+    const runs = Math.min(repeats, Math.floor(mostTimes / candidates.length));
+    for (let run = 0; run < runs; run++)
+      for (const [i, candidate] of candidates.entries())
+        this.#device.queue.submit([this.#encode(candidate, run * candidates.length + i).finish()]);
+    const count = 2 * runs * candidates.length;
+    const encoder = this.#device.createCommandEncoder();
+    encoder.resolveQuerySet(this.#queries, 0, count, this.#resolved, 0);
+    encoder.copyBufferToBuffer(this.#resolved, 0, this.#staging, 0, 8 * count);
+    this.#device.queue.submit([encoder.finish()]);
+    await this.#staging.mapAsync(GPUMapMode.READ);
+    const times = new BigUint64Array(this.#staging.getMappedRange().slice(0));
+    this.#staging.unmap();
+    return candidates.map((_, i) => {
+      const own = Array.from({ length: runs }, (__, run) => {
+        const at = 2 * (run * candidates.length + i);
+        return Number(times[at + 1]! - times[at]!) / 1e3 / this.#dispatches;
+      });
+      return own.sort((a, b) => a - b)[runs >> 1]!;
+    });
   }
 
-  /** Microseconds of a dispatch: the median of some runs of many. */
-  async time(candidate: Candidate): Promise<number> {
-    const times: number[] = [];
-    for (let i = 0; i < repeats; i++) times.push(await this.#run(candidate));
-    return times.sort((a, b) => a - b)[repeats >> 1]!;
+  get #turns(): number {
+    const stride = Math.ceil(problemBytes(this.#problem!).words / 256) * 256;
+    return Math.max(1, Math.min(mostTurns, Math.floor(this.#pool!.size / stride)));
   }
 
-  async #run({ kernel, workgroups }: Candidate): Promise<number> {
+  get #dispatches(): number {
+    return Math.max(this.#turns, 8);
+  }
+
+  #encode({ kernel, workgroups }: Candidate, query: number | undefined): GPUCommandEncoder {
     const problem = this.#problem!;
     const { pipeline, layout } = this.pipelines.get(kernel);
     const { words } = problemBytes(problem);
     const stride = Math.ceil(words / 256) * 256;
-    const turns = Math.max(1, Math.min(mostTurns, Math.floor(this.#pool!.size / stride)));
     const [scales, x, blocks, y] = this.#own as [GPUBuffer, GPUBuffer, GPUBuffer, GPUBuffer];
     const shared: Record<string, GPUBuffer> = { scales, x, bytes: x, blocks, y };
-    const groups = Array.from({ length: turns }, (_, turn) =>
+    const groups = Array.from({ length: this.#turns }, (_, turn) =>
       this.#device.createBindGroup({
         layout,
         entries: kernel.buffers.map(({ name }, binding) => ({
@@ -168,22 +196,21 @@ class Bench {
       }),
     );
     const encoder = this.#device.createCommandEncoder();
-    const pass = encoder.beginComputePass({
-      timestampWrites: { querySet: this.#queries, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 },
-    });
+    const timestampWrites =
+      query === undefined
+        ? undefined
+        : {
+            querySet: this.#queries,
+            beginningOfPassWriteIndex: 2 * query,
+            endOfPassWriteIndex: 2 * query + 1,
+          };
+    const pass = encoder.beginComputePass(timestampWrites ? { timestampWrites } : {});
     pass.setPipeline(pipeline);
-    const dispatches = Math.max(turns, 8);
-    for (let i = 0; i < dispatches; i++) {
-      pass.setBindGroup(0, groups[i % turns]!);
+    for (let i = 0; i < this.#dispatches; i++) {
+      pass.setBindGroup(0, groups[i % groups.length]!);
       pass.dispatchWorkgroups(workgroups);
     }
     pass.end();
-    encoder.resolveQuerySet(this.#queries, 0, 2, this.#resolved, 0);
-    encoder.copyBufferToBuffer(this.#resolved, 0, this.#staging, 0, 16);
-    this.#device.queue.submit([encoder.finish()]);
-    await this.#staging.mapAsync(GPUMapMode.READ);
-    const [begin, end] = new BigUint64Array(this.#staging.getMappedRange().slice(0));
-    this.#staging.unmap();
-    return Number(end! - begin!) / 1e3 / dispatches;
+    return encoder;
   }
 }
