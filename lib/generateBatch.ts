@@ -114,9 +114,9 @@ async function firstTokens(
     rows.map(() => 0),
   );
   const output = await model.forward(model.params, input, cache);
+  const logits = (await output.logits.data()) as Float32Array; // first: a GPU's cannot be read without waiting
   const choice = sampleFirst(output.logits, rows, sampling, key);
   const ids = await choice.data();
-  const logits = (await output.logits.data()) as Float32Array;
   tf.dispose([choice, output.logits, input.tokens, input.start, input.count]);
   try {
     refuseNaN(logits);

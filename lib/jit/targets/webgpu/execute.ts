@@ -20,8 +20,8 @@ export interface LoopTuning {
 /** A large submission starves the GPU while it is written; with too few it waits for the host (measured on an H200). */
 export const defaultTuning: LoopTuning = { roundsPerSubmission: 4, submissionsAhead: 3 };
 
-/** Results up to this many bytes are fetched with the run, so that they can be read at once. */
-const fetchedBytes = 4e6;
+/** So many bytes of a run's results, the smallest ones, are fetched with it: they can be read without waiting. */
+const fetchedBytes = 2e6;
 
 /** What a program needs of its target. */
 export interface Host {
@@ -266,7 +266,7 @@ export class ProgramRun {
     const { memory } = this.host;
     this.#endPass();
     if (this.#timer) await this.#flushTimer();
-    const small = [...new Set(this.buffers.outputs)].filter(({ bytes }) => bytes <= fetchedBytes / 16);
+    const small = smallest(this.buffers.outputs);
     const sizes = small.map(({ bytes }) => paddedBytes(bytes));
     const all = sizes.reduce((sum, size) => sum + size, 0);
     const staging = memory.takeStaging(Math.max(16, all));
@@ -285,8 +285,19 @@ export class ProgramRun {
       at += sizes[i]!;
     }
     const stepMs = this.#timer?.stepMs;
+    this.#timer?.dispose();
     return { ...(this.#loop && { loop: this.#loop }), ...(stepMs && { stepMs }) };
   }
+}
+
+/** The smallest results, up to fetchedBytes in all. */
+function smallest(outputs: readonly GpuTensor[]): GpuTensor[] {
+  let left = fetchedBytes;
+  const ordered = [...new Set(outputs)].sort((a, b) => a.bytes - b.bytes);
+  return ordered.filter(({ bytes }) => {
+    left -= paddedBytes(bytes);
+    return left >= 0;
+  });
 }
 
 interface LoopWatch {

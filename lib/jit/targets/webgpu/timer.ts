@@ -81,4 +81,10 @@ export class StepTimer {
       this.stepMs[step]! += Math.max(0, Number(times[2 * i + 1]! - times[2 * i]!)) / 1e6;
     this.#steps.length = 0;
   }
+
+  dispose(): void {
+    this.#set?.destroy();
+    this.#resolved?.destroy();
+    this.#staging?.destroy();
+  }
 }
