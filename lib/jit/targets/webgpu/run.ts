@@ -19,11 +19,13 @@ import { type Gpu, type GpuOptions, openGpu } from './device.js';
 import { bindingAlignment } from './dispatch.js';
 import { defaultTuning, type Host, type LoopTuning } from './execute.js';
 import { Guard } from './guard.js';
+import type { MatvecShape } from './kernels/matvec.js';
 import { boundForm, formBytes } from './layout.js';
 import { kernelsOf, type Lowering, lowerPlan } from './lower.js';
 import { GpuMemory, type GpuTensor, valuesOf } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { GpuProgram } from './program.js';
+import { TunedShapes } from './tuned.js';
 import { type GpuWeight, WeightStore } from './weights.js';
 import { printWgsl } from './wgsl.js';
 
@@ -53,17 +55,22 @@ function kernelChoice(
   return isSoftware && mode !== 'fast' ? 'plain' : 'all';
 }
 
+/** What was read of a tensor is kept up to this size, as long as nothing writes to it. */
+const keptBytes = 32e6;
+
 class WebgpuTarget implements Target {
   readonly name = 'webgpu';
   readonly groups = true;
   readonly planOptions = { alignmentBytes: bindingAlignment };
   readonly #host: Host;
   readonly #kernels: KernelChoice | undefined;
+  readonly #tuned: TunedShapes;
   readonly #guard: Guard | undefined;
 
   constructor(gpu: Gpu, options: WebgpuOptions) {
     this.#kernels = options.kernels;
     this.#host = hostOf(gpu, options);
+    this.#tuned = new TunedShapes(gpu, this.#host.pipelines);
     this.#guard = options.guard === false ? undefined : this.#newGuard();
   }
 
@@ -85,14 +92,27 @@ class WebgpuTarget implements Target {
     return this.#compile(plan, mode);
   }
 
-  #lower(plan: Plan, mode: Mode): Lowering {
+  #lower(plan: Plan, mode: Mode, shapes?: ReadonlyMap<string, MatvecShape>): Lowering {
     const { gpu } = this.#host;
     const kernels = kernelChoice(gpu, mode, this.#kernels);
-    return lowerPlan(plan, { features: gpu.features, bindingBytes: this.#bindingBytes, mode, kernels });
+    return lowerPlan(plan, {
+      features: gpu.features,
+      bindingBytes: this.#bindingBytes,
+      mode,
+      kernels,
+      shapes,
+    });
+  }
+
+  /** The plan as dispatches, its kernels cut as is best on this adapter. */
+  async #lowerTuned(plan: Plan, mode: Mode): Promise<Lowering> {
+    const lowering = this.#lower(plan, mode, await this.#tuned.known());
+    const learned = await this.#tuned.learn(lowering.problems.values());
+    return learned ? this.#lower(plan, mode, await this.#tuned.known()) : lowering;
   }
 
   async #compile(plan: Plan, mode: Mode): Promise<Executable> {
-    const lowering = this.#lower(plan, mode);
+    const lowering = await this.#lowerTuned(plan, mode);
     await this.#host.pipelines.compile(kernelsOf(lowering.items));
     const program = new GpuProgram(this.#host, plan, lowering);
     await this.#memory.settled();
@@ -168,7 +188,9 @@ class WebgpuTarget implements Target {
 
   async readLater(buffer: TargetBuffer, dtype: ElementType): Promise<ElementValues> {
     const tensor = buffer as GpuTensor;
-    return valuesOf(tensor.values?.slice(0) ?? (await this.#memory.read(tensor.buffer, tensor.bytes)), dtype);
+    const bytes = tensor.values ?? (await this.#memory.read(tensor.buffer, tensor.bytes));
+    if (bytes.byteLength <= keptBytes) tensor.values = bytes; // so that the next one need not wait
+    return valuesOf(bytes.slice(0), dtype);
   }
 
   async settled(): Promise<void> {
