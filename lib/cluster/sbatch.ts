@@ -72,9 +72,10 @@ shard)
   # Where Slurm does not bind tasks to processors, each would take all of its node's.
   export RT_THREADS="\${RT_THREADS:-${cpus}}"
   # exec: the process behind $child is node itself, which takes the signal. The shell stays to ask for the requeue.
+  child=
+  trap '[ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM
   (exec ${command} run --plan "$plan" --folder "$folder") &
   child=$!
-  trap 'kill -TERM "$child" 2>/dev/null' TERM
   wait "$child"
   code=$?
   # A trapped signal ends a wait early: the next one has the exit code.
