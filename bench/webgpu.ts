@@ -25,6 +25,7 @@ Measures models of published shapes with random weights on this machine's GPU: s
   --new TOKENS          (default: 50)
   --repeats COUNT       after one warm-up (default: 10)
   --group SIZE          of int4 and int8-group: 32, 64 or 128 (default: 128)
+  --batch COUNT         the prompt so many times at once (default: 1)
   --layers COUNT        fewer than the model has, to try the command
   --profile             times each kernel of the decode program once more
   --commit NAME         for the records, where git is not there
@@ -39,6 +40,7 @@ interface Settings {
   readonly newTokens: number;
   readonly repeats: number;
   readonly group: 32 | 64 | 128;
+  readonly batch: number;
   readonly layers: number | undefined;
   readonly profile: boolean;
   readonly commit: string | undefined;
@@ -46,7 +48,8 @@ interface Settings {
 }
 
 async function measure(name: RandomShapeName, scheme: Scheme, mode: Mode, settings: Settings): Promise<void> {
-  const label = `${name} ${scheme.name === 'stored' ? 'f16' : scheme.name} ${mode}`;
+  const batch = settings.batch > 1 ? ` x${settings.batch}` : '';
+  const label = `${name} ${scheme.name === 'stored' ? 'f16' : scheme.name} ${mode}${batch}`;
   const started = performance.now();
   const model = randomModelInMemory(name, scheme, settings.layers);
   const compiled = await compileModel(model, { target: 'webgpu', mode, moveWeights: true });
@@ -61,6 +64,7 @@ async function measure(name: RandomShapeName, scheme: Scheme, mode: Mode, settin
       cache: true,
       newTokens,
       ignoreEos: true,
+      ...(settings.batch > 1 ? { batch: settings.batch } : {}),
     };
     const configuration = compiledConfiguration(model, compiled, options);
     const promptIds = Array.from({ length: prompt }, (_, i) => (i * 7919 + 13) % model.vocabSize);
@@ -88,9 +92,9 @@ async function measure(name: RandomShapeName, scheme: Scheme, mode: Mode, settin
 }
 
 /** Tokens a second after the first one: medians of whole generations. */
-function decodeSpeed({ samples }: Run): number {
+function decodeSpeed({ samples, batch }: Run): number {
   const speeds = samples.latencyMs.map((latency, i) => {
-    return (1000 * (samples.newTokens[i]! - 1)) / (latency - samples.firstTokenMs[i]!);
+    return (1000 * (samples.newTokens[i]! - batch)) / (latency - samples.firstTokenMs[i]!);
   });
   return speeds.sort((a, b) => a - b)[speeds.length >> 1]!;
 }
@@ -111,6 +115,18 @@ async function profile(compiled: CompiledModel, promptIds: readonly number[]): P
     process.stderr.write = write;
     delete process.env.RT_DEBUG;
   }
+  // The prompt's program was explained on stderr: its slow steps.
+  const promptLines = lines
+    .join('')
+    .split('\n')
+    .filter((line) => Number(/ (\d+\.\d{3}) +[\d.-]+ +[\d-]+ ?%?/.exec(line)?.[1] ?? 0) >= 0)
+    .slice(0, 40);
+  console.log(
+    promptLines
+      .filter((line) => !line.startsWith('  '))
+      .slice(0, 26)
+      .join('\n'),
+  );
   const { kernels } = compiled.decodeProgram.explain();
   // A dispatch that does several steps has the time of its first one: the rest has none.
   const dispatches: { key: string; ms: number; bytes: number }[] = [];
@@ -142,7 +158,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       ...{ models: text, configurations: text, prompt: text, new: text, repeats: text, group: text },
-      ...{ layers: text, commit: text, output: text, profile: flag, help: flag },
+      ...{ batch: text, layers: text, commit: text, output: text, profile: flag, help: flag },
     },
   });
   if (values.help) {
@@ -155,6 +171,7 @@ async function main(): Promise<void> {
     newTokens: Number(values.new ?? 50),
     repeats: Number(values.repeats ?? 10),
     group: Number(values.group ?? 128) as Settings['group'],
+    batch: Number(values.batch ?? 1),
     layers: values.layers === undefined ? undefined : Number(values.layers),
     profile: values.profile ?? false,
     commit: values.commit,
