@@ -68,6 +68,14 @@ describe.skipIf(!hasWebgpu)(`loops on webgpu (${webgpuReason})`, () => {
   });
 });
 
+test.skipIf(!hasWebgpu)(`the speed of reading is measured (${webgpuReason})`, async () => {
+  const target = await createWebgpuTarget();
+  const speed = await target.readGBps!();
+  expect(speed).toBeGreaterThan(0.01);
+  expect(speed).toBeLessThan(20_000);
+  await target.dispose();
+});
+
 describe.skipIf(!hasWebgpu)(`the memory of webgpu (${webgpuReason})`, () => {
   test('what is too large for one buffer is refused at once', async () => {
     const target = await createWebgpuTarget();

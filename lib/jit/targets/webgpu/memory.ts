@@ -125,6 +125,8 @@ export class GpuMemory {
     try {
       await staging.mapAsync(GPUMapMode.READ, 0, paddedBytes(bytes));
     } catch (error) {
+      // A lost device says so a little after the call that it broke.
+      await Promise.race([this.gpu.device.lost, new Promise((resolve) => setTimeout(resolve, 200))]);
       this.gpu.check();
       throw error;
     }

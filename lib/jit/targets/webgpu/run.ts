@@ -14,6 +14,7 @@ import type {
   TargetCompileOptions,
   WeightUse,
 } from '../../target.js';
+import { measureReadGBps } from './bandwidth.js';
 import type { KernelChoice } from './context.js';
 import { type Gpu, type GpuOptions, openGpu } from './device.js';
 import { bindingAlignment } from './dispatch.js';
@@ -196,6 +197,10 @@ class WebgpuTarget implements Target {
   async settled(): Promise<void> {
     await this.#host.gpu.device.queue.onSubmittedWorkDone();
     await this.#memory.settled();
+  }
+
+  readGBps(): Promise<number> {
+    return measureReadGBps(this.#host.gpu, this.#host.pipelines);
   }
 
   memory(): { weightBytes: number; bufferBytes: number; arenaBytes: number } {
