@@ -49,7 +49,7 @@ export interface Resource {
 
 /** A dispatch as it is sent, with the bind group of the newest run. */
 export interface Prepared {
-  readonly dispatch: Dispatch;
+  readonly dispatch: Omit<Dispatch, 'kernel'>;
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
   readonly parameters: GPUBuffer | null;
@@ -57,8 +57,10 @@ export interface Prepared {
   group: GPUBindGroup | undefined;
 }
 
+type LoopFacts = Pick<LoopItem, 'step' | 'number' | 'index'>;
+
 export interface PreparedLoop {
-  readonly item: LoopItem;
+  readonly item: LoopFacts;
   readonly begin: readonly Prepared[];
   readonly body: readonly PreparedItem[];
   readonly end: readonly Prepared[];
@@ -217,7 +219,7 @@ export class ProgramRun {
   }
 
   /** Sends what was written, with a copy of the control words and of the rounds' outputs. */
-  #send({ number, step }: LoopItem, first: number, rounds: number, reports: boolean): Sent {
+  #send({ number, step }: LoopFacts, first: number, rounds: number, reports: boolean): Sent {
     this.#endPass();
     const encoder = this.#encoding;
     const outputs = reports ? step.outputs : [];
@@ -242,7 +244,7 @@ export class ProgramRun {
     return { first, rounds, arrived };
   }
 
-  async #receive({ first, rounds, arrived }: Sent, { step }: LoopItem, watch: LoopWatch): Promise<void> {
+  async #receive({ first, rounds, arrived }: Sent, { step }: LoopFacts, watch: LoopWatch): Promise<void> {
     const bytes = await arrived;
     const [count, ended] = new Uint32Array(bytes, 0, 2) as unknown as [number, number]; // two elements
     if (ended !== 0) watch.ended = true;

@@ -25,14 +25,16 @@ export class GpuProgram implements Executable {
   readonly #lasting: GPUBuffer;
   readonly #control: GPUBuffer;
   readonly #texts: ReadonlySet<string>;
+  readonly #steps: number;
 
   /** The kernels have to be compiled. */
   constructor(
     readonly host: Host,
     readonly plan: Plan,
-    readonly lowering: Lowering,
+    lowering: Lowering,
   ) {
     const { memory } = host;
+    this.#steps = lowering.steps;
     const texts = new Set<string>();
     const parameters: GPUBuffer[] = [];
     this.#items = lowering.items.map((item) => this.#prepareItem(item, texts, parameters));
@@ -52,17 +54,20 @@ export class GpuProgram implements Executable {
 
   readonly #parameters: readonly GPUBuffer[];
 
+  /** Without the kernels' descriptions: in a large model they take ten times the memory of all else. */
   #prepareItem(item: Item, texts: Set<string>, parameters: GPUBuffer[]): PreparedItem {
-    const prepare = (dispatch: Dispatch): Prepared => {
-      const { pipeline, layout, text } = this.host.pipelines.get(dispatch.kernel);
+    const prepare = (whole: Dispatch): Prepared => {
+      const { kernel, ...dispatch } = whole;
+      const { pipeline, layout, text } = this.host.pipelines.get(kernel);
       texts.add(text);
-      const uniform = dispatch.kernel.parameters.length > 0 ? this.#uniform(dispatch) : null;
+      const uniform = kernel.parameters.length > 0 ? this.#uniform(whole) : null;
       if (uniform) parameters.push(uniform);
       return { dispatch, pipeline, layout, parameters: uniform, resources: [], group: undefined };
     };
     if (item.kind === 'dispatch') return prepare(item.dispatch);
+    const { step, number, index } = item;
     return {
-      item,
+      item: { step, number, index },
       begin: item.begin.map(prepare),
       body: item.body.map((each) => this.#prepareItem(each, texts, parameters)),
       end: item.end.map(prepare),
@@ -95,7 +100,7 @@ export class GpuProgram implements Executable {
     for (const tensor of buffers.outputs) tensor.values = undefined;
     this.#bindAll(this.#items, buffers);
     await memory.settled();
-    const run = new ProgramRun(this.host, buffers, options, this.lowering.steps, {
+    const run = new ProgramRun(this.host, buffers, options, this.#steps, {
       control: this.#control,
       resource: (use) => this.#resource(use, buffers),
     });
