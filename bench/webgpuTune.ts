@@ -7,7 +7,6 @@ import { openGpu } from 'response-time/jit/targets/webgpu/device';
 import { problemBytes, problemKey } from 'response-time/jit/targets/webgpu/kernels/candidates';
 import { tuneMatvec } from 'response-time/jit/targets/webgpu/kernels/tune';
 import { type MatvecProblem, matvecShape } from 'response-time/jit/targets/webgpu/kernels/tuning';
-import { Pipelines } from 'response-time/jit/targets/webgpu/pipelines';
 
 type Product = Pick<MatvecProblem, 'inDim' | 'widths' | 'products' | 'norm'>;
 const mistral: readonly Product[] = [
@@ -37,14 +36,13 @@ const kinds: Readonly<Record<string, readonly [Kind, readonly Product[]]>> = {
 
 const gpu = await openGpu();
 console.log(`# ${gpu.name} ${JSON.stringify(gpu.features)}`);
-const pipelines = new Pipelines(gpu);
 const all: Record<string, unknown> = {};
 for (const [name, [kind, products]] of Object.entries(kinds)) {
   const leastColumns = kind.input === 'bytes' ? 16 : undefined;
   const problems = products.map((product): MatvecProblem => ({ ...kind, ...product, leastColumns }));
   const started = performance.now();
   const most = Number(process.env.TUNE_MOST ?? 90);
-  const results = await tuneMatvec(gpu, pipelines, problems, { most });
+  const results = await tuneMatvec(gpu, problems, { most });
   console.log(`# ${name}: ${((performance.now() - started) / 1000).toFixed(1)} s`);
   for (const problem of problems) {
     const timings = results.get(problemKey(problem))!;

@@ -5,9 +5,8 @@ import { debug } from '../../debug.js';
 import type { Gpu } from './device.js';
 import { problemBytes, problemKey } from './kernels/candidates.js';
 import type { MatvecShape } from './kernels/matvec.js';
-import { tuneMatvec } from './kernels/tune.js';
+import { type Timing, tuneMatvec } from './kernels/tune.js';
 import type { MatvecProblem } from './kernels/tuning.js';
-import type { Pipelines } from './pipelines.js';
 import { readStored, writeStored } from './store.js';
 
 /** Rises when kernels change so that old shapes mean nothing. */
@@ -35,12 +34,10 @@ function isTuning(gpu: Gpu): boolean {
 
 export class TunedShapes {
   readonly #gpu: Gpu;
-  readonly #pipelines: Pipelines;
   #shapes: Map<string, MatvecShape> | undefined;
 
-  constructor(gpu: Gpu, pipelines: Pipelines) {
+  constructor(gpu: Gpu) {
     this.#gpu = gpu;
-    this.#pipelines = pipelines;
   }
 
   /** What is known so far. */
@@ -61,15 +58,17 @@ export class TunedShapes {
     if (missing.length === 0) return false;
     const started = performance.now();
     const onProgress = (done: number, total: number): void =>
-      debug(1, () => `webgpu: ${done} of ${total} ways to cut kernels timed`);
-    const timings = await tuneMatvec(this.#gpu, this.#pipelines, missing, {
-      onProgress,
-      most: mostCandidates,
-    });
+      debug(1, () => `webgpu: ${done} of ${total} products timed`);
+    const timings = await tuneMatvec(this.#gpu, missing, { onProgress, most: mostCandidates }).catch(
+      (error) => {
+        debug(1, () => `webgpu: not tuned: ${(error as Error).message}`); // the defaults do
+        return new Map<string, readonly Timing[]>();
+      },
+    );
     for (const [key, [best]] of timings) if (best) shapes.set(key, best.shape);
     debug(1, () => `webgpu: tuned for ${this.#gpu.name} in ${(performance.now() - started).toFixed(0)} ms`);
-    await save(this.#gpu, shapes);
-    return true;
+    if (timings.size > 0) await save(this.#gpu, shapes);
+    return timings.size > 0;
   }
 }
 

@@ -10,6 +10,9 @@ import type { MatvecInput, MatvecShape } from './matvec.js';
 import { matvecThreads, writeMatvec } from './matvec.js';
 import type { MatvecProblem } from './tuning.js';
 
+/** Products of 16 bytes that stand in a thread's code one after another, at most. */
+const mostProducts = 64;
+
 const powers = (most: number): number[] => Array.from({ length: Math.log2(most) + 1 }, (_, i) => 2 ** i);
 
 /** Shapes to time: full workgroups, 4 to 32 loads under way, splits that a row's length fills. */
@@ -28,7 +31,9 @@ export function matvecCandidates(features: Features, problem: MatvecProblem): Ma
         if (threads > Math.min(1024, features.maxThreads) || threads < 2 * lanes || steps < 1) continue;
         for (const unroll of unrollsOf(steps)) {
           const loads = unroll * rowsPerGroup;
-          if (loads >= Math.min(4, steps * rowsPerGroup) && loads <= 32)
+          // What a thread holds, and the length of its code, grow with the rows of x too.
+          const isShort = loads * problem.rows <= mostProducts;
+          if (loads >= Math.min(4, steps * rowsPerGroup) && loads <= 32 && isShort)
             found.push({ rows, rowsPerGroup, splits, unroll });
         }
       }

@@ -3,7 +3,7 @@
 
 import type { Kernel } from '../../../kernels/kernel.js';
 import type { Gpu } from '../device.js';
-import type { Pipelines } from '../pipelines.js';
+import { Pipelines } from '../pipelines.js';
 import { matvecCandidates, problemBytes, problemKey, timedKernel } from './candidates.js';
 import type { MatvecShape } from './matvec.js';
 import type { MatvecProblem } from './tuning.js';
@@ -36,24 +36,24 @@ const mostTimes = 1024;
  */
 export async function tuneMatvec(
   gpu: Gpu,
-  pipelines: Pipelines,
   problems: readonly MatvecProblem[],
   { onProgress = () => {}, most = 120 }: TuneOptions = {},
 ): Promise<Map<string, Timing[]>> {
   if (!gpu.hasTimestamps) throw new Error(`tune: ${gpu.name} has no timestamps`);
-  const bench = new Bench(gpu, pipelines);
+  const bench = new Bench(gpu);
   const results = new Map<string, Timing[]>();
   try {
-    const all = problems.map((problem) => ({ problem, shapes: candidatesOf(gpu, problem, most) }));
-    const total = all.reduce((sum, { shapes }) => sum + shapes.length, 0);
+    const total = problems.length;
     let done = 0;
-    for (const { problem, shapes } of all) {
+    for (const problem of problems) {
+      // Kernels and pipelines of a problem go with it: together they would fill the memory.
+      const shapes = candidatesOf(gpu, problem, most);
+      const pipelines = new Pipelines(gpu);
       // All are compiled first: between timings the clocks would fall.
       await pipelines.compile(shapes.map(({ kernel }) => kernel));
-      bench.open(problem);
-      const times = await bench.time(shapes);
-      done += shapes.length;
-      onProgress(done, total);
+      await bench.open(problem);
+      const times = await bench.time(shapes, pipelines);
+      onProgress(++done, total);
       const timings = shapes.map(({ shape }, i): Timing => ({ shape, microseconds: times[i]! }));
       bench.close();
       results.set(
@@ -94,10 +94,7 @@ class Bench {
   #own: GPUBuffer[] = [];
   #problem: MatvecProblem | undefined;
 
-  constructor(
-    gpu: Gpu,
-    readonly pipelines: Pipelines,
-  ) {
+  constructor(gpu: Gpu) {
     this.#device = gpu.device;
     const count = 2 * mostTimes;
     this.#queries = gpu.device.createQuerySet({ type: 'timestamp', count });
@@ -107,11 +104,16 @@ class Bench {
     this.#staging = gpu.device.createBuffer({ size, usage: usage.MAP_READ | usage.COPY_DST });
   }
 
-  open(problem: MatvecProblem): void {
+  /** @throws RangeError if the GPU has no room for it */
+  async open(problem: MatvecProblem): Promise<void> {
     this.#problem = problem;
+    this.#device.pushErrorScope('out-of-memory');
     this.#pool ??= this.#filled(Math.max(poolBytes, problemBytes(problem).words));
     const { scales, x, blocks, y } = problemBytes(problem);
     this.#own = [scales, x, blocks, y].map((bytes) => this.#filled(bytes));
+    const error = await this.#device.popErrorScope();
+    if (error)
+      throw new RangeError(`tune: no room for ${poolBytes / 1e6} MB of test weights: ${error.message}`);
   }
 
   /** A buffer of bytes that look random: on zeros a GPU is faster. */
@@ -140,16 +142,18 @@ class Bench {
    * Microseconds of a dispatch of each candidate: the median of some runs of many. All are sent at once, behind work that
    * brings the clocks up: a GPU that rests between two timings is slower in the second one.
    */
-  async time(candidates: readonly Candidate[]): Promise<number[]> {
+  async time(candidates: readonly Candidate[], pipelines: Pipelines): Promise<number[]> {
     const started = performance.now();
     for (let at = 0; performance.now() - started < warmUpMs; at++) {
-      this.#device.queue.submit([this.#encode(candidates[at % candidates.length]!, undefined).finish()]);
+      this.#device.queue.submit([
+        this.#encode(candidates[at % candidates.length]!, undefined, pipelines).finish(),
+      ]);
       if (at % 32 === 31) await this.#device.queue.onSubmittedWorkDone();
     }
     const runs = Math.min(repeats, Math.floor(mostTimes / candidates.length));
     for (let run = 0; run < runs; run++)
       for (const [i, candidate] of candidates.entries())
-        this.#device.queue.submit([this.#encode(candidate, run * candidates.length + i).finish()]);
+        this.#device.queue.submit([this.#encode(candidate, run * candidates.length + i, pipelines).finish()]);
     const count = 2 * runs * candidates.length;
     const encoder = this.#device.createCommandEncoder();
     encoder.resolveQuerySet(this.#queries, 0, count, this.#resolved, 0);
@@ -176,9 +180,13 @@ class Bench {
     return Math.max(this.#turns, 8);
   }
 
-  #encode({ kernel, workgroups }: Candidate, query: number | undefined): GPUCommandEncoder {
+  #encode(
+    { kernel, workgroups }: Candidate,
+    query: number | undefined,
+    pipelines: Pipelines,
+  ): GPUCommandEncoder {
     const problem = this.#problem!;
-    const { pipeline, layout } = this.pipelines.get(kernel);
+    const { pipeline, layout } = pipelines.get(kernel);
     const { words } = problemBytes(problem);
     const stride = Math.ceil(words / 256) * 256;
     const [scales, x, blocks, y] = this.#own as [GPUBuffer, GPUBuffer, GPUBuffer, GPUBuffer];
