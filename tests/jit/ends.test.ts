@@ -1,10 +1,11 @@
-// What users may give a function or ask of it beyond the usual, on both targets: integers and floats at their ends, no
+// What users may give a function or ask of it beyond the usual, on every target: integers and floats at their ends, no
 // elements, odd sizes, calls at once, and mistakes.
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-core/dist/public/chained_ops/register_all_chained_ops.js';
 import { describe, expect, test } from 'vitest';
 import type { TargetName } from '../../lib/jit/jit.js';
 import { jit, scan } from '../../lib/jit/jit.js';
+import { hasWebgpu, webgpuReason } from '../webgpu.js';
 import { agrees, flags, numbers } from './agree.js';
 
 type T = tf.Tensor;
@@ -192,7 +193,11 @@ const kinds: Case[] = [
   ['a big product', (a, b) => a.matMul(b), () => [numbers([90, 200]), numbers([200, 70], 2)]],
 ];
 
-for (const target of ['reference', 'wasm'] as TargetName[]) {
+const targets: TargetName[] = ['reference', 'wasm', ...(hasWebgpu ? (['webgpu'] as const) : [])];
+
+test.skipIf(!hasWebgpu)(`the same on webgpu (${webgpuReason})`, () => {});
+
+for (const target of targets) {
   describe(target, () => {
     test.each(kinds)('%s', (_, fn, args) => agrees(fn, args(), { target }));
 

@@ -53,15 +53,18 @@ export const exp = unary('exactExp', (f, input) => {
 
 /** n ln 2 + ln m, m in 0.707..1.414. */
 export const log = unary('exactLog', (f, x) => {
-  const isTiny = f.let('isTiny', x.lt(1.17549435e-38));
-  const scaled = f.let('scaled', isTiny.select(x.mul(2 ** 25), x));
+  // By bits, since adapters may take a subnormal for 0: it is its fraction, a whole number, times 2^-149.
+  const bits = f.let('bits', x.bits('u32'));
+  const size = f.let('size', bits.and(0x7fffffff));
+  const isTiny = f.let('isTiny', size.lt(0x800000));
+  const scaled = f.let('scaled', isTiny.select(size.to('f32'), x));
   const shifted = f.let('shifted', scaled.bits('i32').sub(0x3f3504f3));
   const n = f.let(
     'n',
     shifted
       .shr(23)
       .to('f32')
-      .sub(isTiny.select(f32(25), 0)),
+      .sub(isTiny.select(f32(149), 0)),
   );
   const t = f.let('t', shifted.and(0x7fffff).add(0x3f3504f3).bits('f32').sub(1));
   const square = f.let('square', t.mul(t));
@@ -71,7 +74,8 @@ export const log = unary('exactLog', (f, x) => {
   ]);
   const tail = f.let('tail', t.mul(square).mul(series).add(n.mul(-2.1219444e-4)).sub(square.mul(0.5)));
   const value = f.let('value', t.add(tail).add(n.mul(0.693359375)));
-  const finite = x.eq(0).select(infinity.neg(), x.lt(0).select(nan, value));
+  const isNegative = bits.ge(0x80000000);
+  const finite = size.eq(0).select(infinity.neg(), isNegative.select(nan, value));
   return isNan(x).or(x.eq(infinity)).select(x, finite);
 });
 
@@ -264,20 +268,67 @@ export const pow = defineFunction('exactPow', ['f32', 'f32'], 'f32', (f, ...both
   return x.lt(0).and(isWhole.not()).and(isInfinite(x).not()).select(nan, signed);
 });
 
-/** x - y trunc(x / y), mended where the quotient was rounded over a whole number; the sign of y. */
+/** x - quotient * y to the last bit: the product in two parts, of which the first is rounded and the second is what that lost. */
+function restOf(f: Statements, x: Expr, quotient: Expr, y: Expr): Expr {
+  // Dekker's product: halves of 12 bits, whose products are exact.
+  const halves = (value: Expr): [Expr, Expr] => {
+    const scaled = f.let('scaled', value.mul(4097));
+    const high = f.let('high', scaled.sub(scaled.sub(value)));
+    return [high, f.let('low', value.sub(high))];
+  };
+  const [qHigh, qLow] = halves(quotient);
+  const [yHigh, yLow] = halves(y);
+  const product = f.let('product', quotient.mul(y));
+  const cross = qHigh.mul(yHigh).sub(product).add(qHigh.mul(yLow)).add(qLow.mul(yHigh));
+  return f.let('rest', x.sub(product).sub(cross.add(qLow.mul(yLow))));
+}
+
+/** The quotient rounded down, mended where rounding took it over a whole number. */
+function flooredQuotient(f: Statements, x: Expr, y: Expr): { quotient: Expr; rest: Expr } {
+  const first = f.let('first', x.div(y).floor());
+  const rest = restOf(f, x, first, y);
+  const isOver = f.let('isOver', y.gt(0).select(rest.lt(0), rest.gt(0)));
+  return { quotient: isOver.select(first.sub(1), first), rest: isOver.select(rest.add(y), rest) };
+}
+
+/** The remainder with the sign of y. */
 export const mod = defineFunction('exactMod', ['f32', 'f32'], 'f32', (f, ...both) => {
   const [x, y] = both as [Expr, Expr];
-  const quotient = f.let('quotient', floorDiv(x, y));
-  const rest = f.let('rest', quotient.neg().fma(y, x));
-  return y.eq(0).select(nan, rest.eq(y).select(0, rest));
+  const rest = f.let('remainder', flooredQuotient(f, x, y).rest);
+  const sameSign = x.bits('i32').xor(y.bits('i32')).ge(0);
+  // Less than a whole infinity is left as it is.
+  const ofInfinity = sameSign.and(isInfinite(x).not()).select(x, nan);
+  const finite = y.eq(0).select(nan, rest.eq(y).select(0, rest));
+  return isNan(x).or(isNan(y)).select(nan, isInfinite(y).select(ofInfinity, finite));
 });
 
 export const floorDiv = defineFunction('exactFloorDiv', ['f32', 'f32'], 'f32', (f, ...both) => {
   const [x, y] = both as [Expr, Expr];
-  const quotient = f.let('quotient', x.div(y).floor());
-  const rest = f.let('rest', quotient.neg().fma(y, x));
-  const isOver = y.gt(0).select(rest.lt(0), rest.gt(0));
-  return isOver.select(quotient.sub(1), quotient);
+  return flooredQuotient(f, x, y).quotient;
+});
+
+/** Adapters may take a subnormal for 0: it is its fraction, a whole number, times 2^-149. */
+function rootOf(f: Statements, x: Expr): { root: Expr; isTiny: Expr } {
+  const bits = f.let('bits', x.bits('u32'));
+  const isTiny = f.let('isTiny', bits.lt(0x800000).and(bits.ne(0)));
+  return { root: f.let('root', isTiny.select(bits.to('f32').mul(2), x).sqrt()), isTiny };
+}
+
+/** By bits, as above; 0 for NaN. */
+export const sign = unary('exactSign', (f, x) => {
+  const size = f.let('size', x.bits('u32').and(0x7fffffff));
+  const isZero = size.eq(0).or(size.gt(0x7f800000));
+  return isZero.select(f32(0), x.bits('i32').lt(0).select(f32(-1), 1));
+});
+
+export const sqrt = unary('exactSqrt', (f, x) => {
+  const { root, isTiny } = rootOf(f, x);
+  return x.lt(0).select(nan, isTiny.select(root.mul(2 ** -75), root));
+});
+
+export const rsqrt = unary('exactRsqrt', (f, x) => {
+  const { root, isTiny } = rootOf(f, x);
+  return x.lt(0).select(nan, isTiny.select(f32(2 ** 75), 1).div(root));
 });
 
 /** NaN where one is NaN. */

@@ -23,6 +23,9 @@ export function storedElement(value: Expr): Expr {
   return value.type === 'bool' ? value.to('i32') : value;
 }
 
+/** Operations in one another before one is given a name: compilers read no more than some hundred brackets. */
+const deepest = 8;
+
 /**
  * Writes a scalar program.
  * @param inputs values of its inputs, bool as bool
@@ -30,6 +33,7 @@ export function storedElement(value: Expr): Expr {
  */
 export function writeProgram(f: Statements, program: Program, inputs: readonly Expr[]): Expr {
   const registers: Expr[] = [];
+  const depths: number[] = [];
   const uses = program.map(() => 0);
   for (const instruction of program)
     if ('args' in instruction) for (const arg of instruction.args) uses[arg]! += 1;
@@ -41,8 +45,10 @@ export function writeProgram(f: Statements, program: Program, inputs: readonly E
       const { op, args, dtype } = instruction;
       value = scalarExpr(op, dtype, ...args.map((arg) => registers[arg]!));
     }
-    const isPlain = instruction.op === 'Literal' || uses[at]! < 2;
+    const depth = 'args' in instruction ? 1 + Math.max(...instruction.args.map((arg) => depths[arg]!)) : 0;
+    const isPlain = instruction.op === 'Literal' || (uses[at]! < 2 && depth < deepest);
     registers.push(isPlain ? value : f.let('value', value));
+    depths.push(isPlain ? depth : 0);
   }
   return registers.at(-1)!;
 }
@@ -67,12 +73,12 @@ type FloatUnary = Exclude<UnaryOp, 'Cast' | 'Not'>;
 const floatUnaries: Readonly<Record<FloatUnary, (x: Expr) => Expr>> = {
   Neg: (x) => x.neg(),
   Abs: (x) => x.abs(),
-  Sign: (x) => x.gt(0).select(literal('f32', 1), x.lt(0).select(literal('f32', -1), 0)),
+  Sign: math.sign,
   Floor: (x) => x.floor(),
   Ceil: (x) => x.ceil(),
   Round: (x) => x.round(),
-  Sqrt: (x) => x.sqrt(),
-  Rsqrt: (x) => literal('f32', 1).div(x.sqrt()),
+  Sqrt: math.sqrt,
+  Rsqrt: math.rsqrt,
   Exp: math.exp,
   Expm1: math.expm1,
   Log: math.log,

@@ -57,7 +57,9 @@ export class Pipelines {
 
   async #compile(text: string, kernel: Kernel): Promise<Pipeline> {
     const { device, name } = this.gpu;
+    device.pushErrorScope('validation'); // what is wrong is thrown below, and not told of again later
     const { module, layout, descriptor } = this.#describe(text, kernel);
+    void device.popErrorScope();
     try {
       const made = { pipeline: await device.createComputePipelineAsync(descriptor), layout, text };
       this.#byText.set(text, made);

@@ -4,7 +4,7 @@
 import { sizeOf } from '../../../../tensor.js';
 import type { Epilogue, LinearProduct, StructuredNode } from '../../../graph.js';
 import { broadcastView } from '../../../graph.js';
-import type { ArrayRef } from '../../../kernels/builder.js';
+import type { ArrayRef, Variable } from '../../../kernels/builder.js';
 import { type Expr, laneSum, literal, splat, vector } from '../../../kernels/expression.js';
 import { storedElement, writeProgram } from '../../../kernels/scalars.js';
 import { packedPerWord, unpackWord } from '../../../kernels/unpack.js';
@@ -191,6 +191,8 @@ function eachRow(w: DispatchWriter, first: Expr, tile: Tile, write: (row: Expr, 
 
 /** Words of a Weight that are read at once; their sums are kept apart, so that rounding stays small. */
 const lanes = 4;
+/** Vectors of a row that are summed before they join its sum. */
+const blockVectors = 64;
 
 /**
  * Sums of one feature over the inputs, for the rows of a tile.
@@ -224,7 +226,7 @@ function sumRows(
   const byVector = isGrouped && scales.size % perVector === 0;
   const byWord = isGrouped && !byVector && scales.size % perWord === 0;
   const byNumber = isGrouped && !byVector && !byWord;
-  k.for('at', 0, literal('u32', Math.ceil(width / perVector)), (at) => {
+  const addVector = (at: Expr, sums: readonly Variable[]): void => {
     const begin = k.let('begin', at.mul(perVector));
     const packed = k.let('packed', words.at(row.add(at)));
     const values = Array.from({ length: lanes }, (_, lane) =>
@@ -252,7 +254,23 @@ function sumRows(
       const together = vector(...terms);
       k.set(sums[r]!, sums[r]!.value.add(scale ? together.mul(splat(scale, lanes)) : together));
     }
-  });
+  };
+  // Long rows in blocks, whose sums are added: rounding stays small.
+  const vectors = Math.ceil(width / perVector);
+  if (vectors <= blockVectors) k.for('at', 0, literal('u32', vectors), (at) => addVector(at, sums));
+  else
+    k.for(
+      'block',
+      0,
+      literal('u32', vectors),
+      (block) => {
+        const parts = rowNumbers.map((r) => k.variable(`part${r}`, literal('f32x4', 0)));
+        const end = k.let('end', block.add(blockVectors).min(vectors));
+        k.for('at', block, end, (at) => addVector(at, parts));
+        for (const r of rowNumbers) k.set(sums[r]!, sums[r]!.value.add(parts[r]!.value));
+      },
+      blockVectors,
+    );
   const totals = k.array('totals', 'f32', tile.size);
   const rowScale = scales && !isGrouped ? k.let('rowScale', scaleAt(literal('u32', 0))) : undefined;
   for (const r of rowNumbers) {

@@ -46,7 +46,8 @@ interface Factors {
   readonly transposeB: boolean;
 }
 
-const sumParts = 4;
+/** Sums that are kept apart, and terms that are added before they join one: rounding stays small. */
+const [sumParts, sumTerms] = [4, 4];
 
 function productsOf(
   { a, b, transposeA, transposeB }: Factors,
@@ -75,16 +76,21 @@ function productsOf(
     k.let('bBase', second.mul(depth * n).add(column.mul(bColumn))),
   ];
   const sums = Array.from({ length: sumParts }, (_, i) => k.variable(`sum${i}`, literal('f32', 0)));
-  const addTerm = (part: number, i: Expr): void => {
-    const term = left.at(aBase.add(i.mul(aStep))).mul(right.at(bBase.add(i.mul(bStep))));
-    k.set(sums[part]!, sums[part]!.value.add(term));
-  };
-  const whole = depth - (depth % sumParts);
+  const term = (i: Expr): Expr => left.at(aBase.add(i.mul(aStep))).mul(right.at(bBase.add(i.mul(bStep))));
+  const add = (part: number, value: Expr): void => k.set(sums[part]!, sums[part]!.value.add(value));
+  const stride = sumParts * sumTerms;
+  const whole = depth - (depth % stride);
   const step = (i: Expr): void => {
-    for (let part = 0; part < sumParts; part++) addTerm(part, i.add(part));
+    for (let part = 0; part < sumParts; part++) {
+      const terms = Array.from({ length: sumTerms }, (_, at) => term(i.add(part * sumTerms + at)));
+      add(
+        part,
+        terms.reduce((total, each) => total.add(each)),
+      );
+    }
   };
-  k.for('i', literal('i32', 0), whole, step, sumParts);
-  for (let i = whole; i < depth; i++) addTerm(i - whole, literal('i32', i));
+  k.for('i', literal('i32', 0), whole, step, stride);
+  for (let i = whole; i < depth; i++) add(i % sumParts, term(literal('i32', i)));
   const [s0, s1, s2, s3] = sums.map(({ value }) => value) as [Expr, Expr, Expr, Expr];
   const product = k.let('product', s0.add(s1).add(s2.add(s3)));
   const elements = viewElements(k, index, output.shape, epilogue.operands.map(({ view }) => view)); // biome-ignore format: short
