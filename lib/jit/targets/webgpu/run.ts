@@ -71,7 +71,7 @@ class WebgpuTarget implements Target {
   constructor(gpu: Gpu, options: WebgpuOptions) {
     this.#kernels = options.kernels;
     this.#host = hostOf(gpu, options);
-    this.#tuned = new TunedShapes(gpu, this.#host.pipelines);
+    this.#tuned = new TunedShapes(gpu);
     this.#guard = options.guard === false ? undefined : this.#newGuard();
   }
 
