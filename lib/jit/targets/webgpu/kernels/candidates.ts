@@ -22,8 +22,9 @@ export function matvecCandidates(features: Features, problem: MatvecProblem): Ma
   const found: MatvecShape[] = [];
   for (const columns of powers(64)) {
     if (columns < leastColumns) continue;
-    for (const perGroup of powers(8)) {
-      const [rows, rowsPerGroup] = [columns * products, Math.max(products, perGroup)];
+    for (const perGroup of new Set([products, ...powers(8)])) {
+      if (perGroup < products) continue;
+      const [rows, rowsPerGroup] = [columns * products, perGroup];
       if (rowsPerGroup % products !== 0 || rows % rowsPerGroup !== 0) continue;
       for (const splits of powers(8)) {
         const threads = lanes * (rows / rowsPerGroup) * splits;

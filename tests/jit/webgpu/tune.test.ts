@@ -1,0 +1,60 @@
+// Candidates of matrix-vector kernels: pure; and that a few of them are timed, where there is an adapter.
+import { describe, expect, test } from 'vitest';
+import { plainFeatures } from '../../../lib/jit/kernels/kernel.js';
+import { openGpu } from '../../../lib/jit/targets/webgpu/device.js';
+import { matvecCandidates, problemKey } from '../../../lib/jit/targets/webgpu/kernels/candidates.js';
+import { matvecThreads } from '../../../lib/jit/targets/webgpu/kernels/matvec.js';
+import { tuneMatvec } from '../../../lib/jit/targets/webgpu/kernels/tune.js';
+import { type MatvecProblem, matvecShape } from '../../../lib/jit/targets/webgpu/kernels/tuning.js';
+import { hasWebgpu, webgpuReason } from '../../webgpu.js';
+
+const largeGpu = {
+  ...{ ...plainFeatures, f16: true, subgroups: true, minSubgroupSize: 32, maxSubgroupSize: 32 },
+  ...{ packedDot: true, maxThreads: 1024, maxSharedBytes: 49152, maxBuffers: 16 },
+};
+const problem: MatvecProblem = {
+  ...{ rows: 1, inDim: 4096, packing: 'int8', widths: [14336], products: 2, scales: 'row', input: 'bytes' },
+  ...{ norm: true, leastColumns: 16 },
+};
+
+describe('ways to cut a kernel', () => {
+  test('all fit the adapter, keep both products of a column together, and none is there twice', () => {
+    for (const features of [largeGpu, plainFeatures]) {
+      const shapes = [...matvecCandidates(features, problem), matvecShape(features, problem)];
+      expect(shapes.length).toBeGreaterThan(5);
+      for (const shape of shapes) {
+        expect(matvecThreads(features, shape)).toBeLessThanOrEqual(features.maxThreads);
+        expect(shape.rowsPerGroup % 2).toBe(0);
+        expect(shape.rows % shape.rowsPerGroup).toBe(0);
+      }
+      const texts = matvecCandidates(features, problem).map((shape) => JSON.stringify(shape));
+      expect(new Set(texts).size).toBe(texts.length);
+    }
+    for (const { rows } of matvecCandidates(largeGpu, problem)) expect(rows / 2).toBeGreaterThanOrEqual(16);
+  });
+
+  test('more rows of the input leave fewer of them: their code would be too long', () => {
+    const many = matvecCandidates(largeGpu, { ...problem, rows: 8 });
+    for (const { rowsPerGroup, unroll } of many) expect(rowsPerGroup * unroll).toBeLessThanOrEqual(8);
+    expect(many.length).toBeGreaterThan(3);
+  });
+
+  test('by default what was fast on an H200: workgroups enough for it, some loads of each thread under way', () => {
+    for (const inDim of [768, 4096, 14336])
+      for (const input of ['bytes', 'floats'] as const) {
+        const shape = matvecShape(largeGpu, { ...problem, inDim, input, products: 1, widths: [4096] });
+        expect(4096 / shape.rows).toBeGreaterThanOrEqual(256);
+        expect(shape.unroll * shape.rowsPerGroup).toBeGreaterThan(2);
+      }
+  });
+
+  test.skipIf(!hasWebgpu)(`are timed and sorted (${webgpuReason})`, async () => {
+    const gpu = await openGpu();
+    const small: MatvecProblem = { ...problem, inDim: 64, widths: [32], packing: 'int8' };
+    const timings = (await tuneMatvec(gpu, [small], { most: 3 })).get(problemKey(small))!;
+    expect(timings.length).toBeGreaterThan(0);
+    const times = timings.map(({ microseconds }) => microseconds);
+    expect(times).toEqual([...times].sort((a, b) => a - b));
+    gpu.close();
+  });
+});
