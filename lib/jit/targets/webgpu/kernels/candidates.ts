@@ -8,10 +8,7 @@ import { perVector } from './dots.js';
 import { lanesOfGroup } from './lanes.js';
 import type { MatvecInput, MatvecShape } from './matvec.js';
 import { matvecThreads, writeMatvec } from './matvec.js';
-import type { MatvecProblem } from './tuning.js';
-
-/** Products of 16 bytes that stand in a thread's code one after another, at most. */
-const mostProducts = 64;
+import { type MatvecProblem, mostProducts } from './tuning.js';
 
 const powers = (most: number): number[] => Array.from({ length: Math.log2(most) + 1 }, (_, i) => 2 ** i);
 

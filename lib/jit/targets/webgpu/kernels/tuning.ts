@@ -28,6 +28,8 @@ const wantedWorkgroups = 256;
 /** 16-byte loads that a thread has under way: the fewest that hide the memory's latency, and the most that fit. */
 const wantedLoads = 8;
 const mostLoads = 28;
+/** Products of 16 bytes that stand in a thread's code one after another, at most. */
+export const mostProducts = 64;
 /** Steps along a row that one thread takes without another one's help. */
 const wantedSteps = 8;
 
@@ -61,15 +63,24 @@ export function matvecShape(features: Features, problem: MatvecProblem): MatvecS
   const threads = (): number => lanes * (rows / rowsPerGroup) * splits;
   const isLong = (): boolean => steps / splits > wantedSteps || (threads() < 256 && steps / splits >= 4);
   while (isLong() && threads() * 2 <= most) splits *= 2;
-  return { rows, rowsPerGroup, splits, unroll: unrollOf(Math.ceil(steps / splits), rowsPerGroup) };
+  return {
+    rows,
+    rowsPerGroup,
+    splits,
+    unroll: unrollOf(Math.ceil(steps / splits), rowsPerGroup, problem.rows),
+  };
 }
 
-/** The largest divisor of the steps that keeps the loads few; where there is none, one that keeps them bearable. */
-function unrollOf(steps: number, rowsPerGroup: number): number {
+/**
+ * The largest divisor of the steps that keeps the loads few; where there is none, one that keeps them bearable. Several
+ * rows of x make the code of each load longer.
+ */
+function unrollOf(steps: number, rowsPerGroup: number, rows: number): number {
   const divisors = Array.from({ length: steps }, (_, i) => i + 1).filter((n) => steps % n === 0);
-  const best = divisors.findLast((n) => n * rowsPerGroup <= wantedLoads) ?? 1;
+  const isShort = (n: number): boolean => n * rowsPerGroup * rows <= mostProducts;
+  const best = divisors.findLast((n) => n * rowsPerGroup <= wantedLoads && isShort(n)) ?? 1;
   if (best > 1) return best;
-  return divisors.find((n) => n > 1 && n * rowsPerGroup <= mostLoads) ?? best;
+  return divisors.find((n) => n > 1 && n * rowsPerGroup <= mostLoads && isShort(n)) ?? best;
 }
 
 /** A tile for a product of many rows that fits the adapter. */
