@@ -1,19 +1,90 @@
-// The suites of models and kernels on the specialised kernels, which an emulated GPU otherwise does without; and the mode
-// `fast` beside `exact`.
+// Models and products on the specialised kernels, which an emulated GPU otherwise does without; the mode `fast` beside
+// `exact`.
 import * as tf from '@tensorflow/tfjs-core';
 import { describe, expect, test } from 'vitest';
-import { jit } from '../../../lib/jit/jit.js';
+import { allocate, type KVCache } from '../../../lib/cache.js';
+import { jit, scan } from '../../../lib/jit/jit.js';
+import { gpt2Network } from '../../../lib/models/gpt2.js';
+import { cacheSpecOf, forwardOf, type Network } from '../../../lib/models/layers.js';
+import { mistralNetwork, parseMistralConfig } from '../../../lib/models/mistral.js';
 import { linear } from '../../../lib/ops.js';
 import { quantizeMatrix } from '../../../lib/quantize/integers.js';
-import type { Granularity } from '../../../lib/tensor.js';
-import { randomWeight } from '../../smallModel.js';
-import { hasWebgpu, webgpuReason } from '../../webgpu.js';
+import type { Granularity, ParamTree } from '../../../lib/tensor.js';
+import { randomWeight, SMALL_CONFIG, smallParams } from '../../smallModel.js';
+import { hasWebgpu, isEmulated, webgpuReason } from '../../webgpu.js';
+import { expectClose } from '../agree.js';
 
-if (hasWebgpu) {
+if (hasWebgpu) process.env.RESPONSE_TIME_WEBGPU_KERNELS = 'all';
+// On a real GPU, where compiling takes no time, the suite of models too; it is run on the plain kernels elsewhere.
+if (hasWebgpu && !isEmulated) {
   process.env.RT_TEST_TARGET = 'webgpu';
-  process.env.RESPONSE_TIME_WEBGPU_KERNELS = 'all';
   await import('../models.test.js');
 }
+
+const mistralJson = {
+  ...{ model_type: 'mistral', vocab_size: 61, hidden_size: 16, intermediate_size: 24, num_hidden_layers: 1 },
+  ...{ num_attention_heads: 4, num_key_value_heads: 2, max_position_embeddings: 64, rms_norm_eps: 1e-5 },
+  ...{ rope_theta: 1e4, sliding_window: 6, tie_word_embeddings: false },
+};
+
+function smallMistral(): { network: Network; params: ParamTree } {
+  let seed = 1;
+  const dense = (inDim: number, outDim: number) => ({ kernel: randomWeight([inDim, outDim], seed++) });
+  const norm = () => ({ scale: randomWeight([16], seed++) });
+  const layer = {
+    input_layernorm: norm(),
+    self_attn: { q_proj: dense(16, 16), k_proj: dense(16, 8), v_proj: dense(16, 8), o_proj: dense(16, 16) },
+    post_attention_layernorm: norm(),
+    mlp: { gate_proj: dense(16, 24), up_proj: dense(16, 24), down_proj: dense(24, 16) },
+  };
+  const network = mistralNetwork(parseMistralConfig(mistralJson, 'config.json')) as unknown as Network; // erased
+  const embedding = randomWeight([61, 16], seed++);
+  return {
+    network,
+    params: { embed_tokens: { embedding }, layers: [layer], norm: norm(), lm_head: dense(16, 61) },
+  };
+}
+
+describe.skipIf(!hasWebgpu)(`decoding (${webgpuReason})`, () => {
+  test.each([
+    [
+      'gpt2',
+      () => ({
+        network: gpt2Network({ ...SMALL_CONFIG, layers: 1 }) as unknown as Network,
+        params: smallParams({ ...SMALL_CONFIG, layers: 1 }) as ParamTree,
+      }),
+    ],
+    ['mistral, beyond its window', smallMistral],
+  ])('%s: two rows write what the reference writes', async (_, make) => {
+    const { network, params } = make();
+    const forward = forwardOf(network);
+    const loop = (tree: ParamTree, token: tf.Tensor1D, start: tf.Tensor1D, cache: KVCache) =>
+      scan(
+        (carry) => {
+          const one = tf.onesLike(carry.start) as tf.Tensor1D;
+          const tokens = tf.reshape(carry.token, [-1, 1]) as tf.Tensor2D;
+          const output = forward(tree, { tokens, start: carry.start, count: one }, carry.cache);
+          const next = tf.argMax(output.logits, -1) as tf.Tensor1D;
+          return {
+            carry: { token: next, start: tf.add(carry.start, one) as tf.Tensor1D, cache: output.cache },
+            output: next,
+          };
+        },
+        { token, start, cache },
+        9,
+      );
+    const run = async (target: 'reference' | 'webgpu') => {
+      const cache = allocate(cacheSpecOf(network.config, network.config.window ?? 16), 2, 'fixed');
+      const start = tf.tensor1d([0, 0], 'int32');
+      const result = await jit(loop, { target })(params, tf.tensor1d([5, 9], 'int32'), start, cache);
+      const keys = await result.carry.cache.keys[0]!.data();
+      return { ids: Array.from(await result.outputs.data()), keys: Array.from(keys) };
+    };
+    const [expected, found] = [await run('reference'), await run('webgpu')];
+    expect(found.ids).toEqual(expected.ids);
+    expectClose(found.keys, expected.keys);
+  });
+});
 
 describe.skipIf(!hasWebgpu)(`integer Weights (${webgpuReason})`, () => {
   const gain = randomWeight([64], 9, 1);
