@@ -5,7 +5,7 @@ import type * as tf from '@tensorflow/tfjs-core';
 import type { ElementValues } from './graph.js';
 import { elementType } from './lower/lowering.js';
 import { bufferOf, holdBuffer, takeBuffer } from './memory.js';
-import { elementBytes } from './plan.js';
+import { elementBytes } from './steps.js';
 import type { Target, TargetBuffer } from './target.js';
 import { elementValues } from './trace.js';
 

@@ -2,7 +2,7 @@
 
 import { sizeOf } from '../tensor.js';
 import type { Graph, Program, StructuredNode, Value, WeightFormat } from './graph.js';
-import { valueBytes } from './plan.js';
+import { valueBytes } from './steps.js';
 
 export interface Cost {
   readonly flops: number;

@@ -4,8 +4,8 @@
 import { costOf } from './cost.js';
 import type { StructuredNode } from './graph.js';
 import { bracket } from './infer.js';
-import { elementBytes, type Step, valueBytes } from './plan.js';
 import type { Program } from './program.js';
+import { elementBytes, type Step, valueBytes } from './steps.js';
 
 export interface ExplainOptions {
   /** Memory bandwidth of this machine, to take shares of; default: what the last `profile` measured of reading. */

@@ -1,6 +1,6 @@
 // lib/jit/moves.ts: copies that are meant to happen at once -> copies one after another, with the same result.
 
-import type { CopyStep, Place } from './plan.js';
+import type { CopyStep, Place } from './steps.js';
 
 /**
  * Orders copies so that none overwrites what another has still to read.

@@ -3,7 +3,8 @@
 
 import type { Weight } from '../tensor.js';
 import type { ElementType, ElementValues } from './graph.js';
-import type { Plan, PlanOptions } from './plan.js';
+import type { PlanOptions } from './plan.js';
+import type { Plan } from './steps.js';
 
 /** Memory of one tensor in the target. The target knows more of it than its size. */
 export interface TargetBuffer {

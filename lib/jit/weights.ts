@@ -7,7 +7,7 @@ import { weightEntries } from '../tensor.js';
 import type { Graph, Node } from './graph.js';
 import { elementType } from './lower/lowering.js';
 import { adoptBuffer, bufferOf } from './memory.js';
-import { elementBytes } from './plan.js';
+import { elementBytes } from './steps.js';
 import type { BoundWeight, Target, WeightUse } from './target.js';
 import type { TargetName } from './targets.js';
 import { openTarget } from './targets.js';

@@ -9,8 +9,9 @@ import { fuseNorm } from '../../../lib/jit/passes/fuseNorm.js';
 import { groupKernels } from '../../../lib/jit/passes/groupKernels.js';
 import { joinLinears } from '../../../lib/jit/passes/joinLinears.js';
 import { removeDead } from '../../../lib/jit/passes/removeDead.js';
-import type { KernelStep, Step } from '../../../lib/jit/plan.js';
-import { planMemory, valueBytes } from '../../../lib/jit/plan.js';
+import { planMemory } from '../../../lib/jit/plan.js';
+import type { KernelStep, Step } from '../../../lib/jit/steps.js';
+import { valueBytes } from '../../../lib/jit/steps.js';
 import { linear, rotary, vector } from '../../../lib/ops.js';
 
 import { passed, someWeight, trace } from '../traced.js';

@@ -4,8 +4,8 @@
 import type { Weight } from '../../../tensor.js';
 import { weightBytes } from '../../../tensor.js';
 import type { ElementType, ElementValues, Node } from '../../graph.js';
-import type { Plan, Step } from '../../plan.js';
-import { elementBytes } from '../../plan.js';
+import type { Plan, Step } from '../../steps.js';
+import { elementBytes } from '../../steps.js';
 import type { BoundWeight, Executable, RunOptions, RunReport, Target, TargetBuffer } from '../../target.js';
 import { interpretByRounds } from './interpret.js';
 import type { Tensor } from './tensors.js';

@@ -4,7 +4,7 @@
 
 import { sizeOf } from '../../../tensor.js';
 import type { StructuredNode, Value } from '../../graph.js';
-import type { KernelStep } from '../../plan.js';
+import type { KernelStep } from '../../steps.js';
 import { attend } from './attend.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';

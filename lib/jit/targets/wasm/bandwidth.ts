@@ -1,7 +1,7 @@
 // lib/jit/targets/wasm/bandwidth.ts: how fast this machine reads memory from WebAssembly, with all threads or one: what
 // every share of the limit is taken of. Memory of WebAssembly lies in pages of 4 KiB, which costs it some.
 
-import type { Plan } from '../../plan.js';
+import type { Plan } from '../../steps.js';
 import { FunctionBuilder } from './builder.js';
 import type { CompiledProgram } from './compile.js';
 import { GLOBALS, globalValue } from './context.js';

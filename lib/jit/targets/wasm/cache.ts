@@ -1,7 +1,7 @@
 // lib/jit/targets/wasm/cache.ts: what attention over a cache needs before it: Rotary and CacheAppend.
 
 import type { StructuredNode } from '../../graph.js';
-import type { KernelStep } from '../../plan.js';
+import type { KernelStep } from '../../steps.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import { loads, stores } from './memory.js';

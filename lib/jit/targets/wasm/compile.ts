@@ -2,7 +2,7 @@
 // Pure: no memory, no threads; run.ts has those.
 
 import type { ElementValues } from '../../graph.js';
-import type { Plan } from '../../plan.js';
+import type { Plan } from '../../steps.js';
 import { GLOBALS, KernelContext, type TableEntry } from './context.js';
 import { DriverBuilder } from './driver.js';
 import { ModuleBuilder } from './encoder.js';

@@ -3,7 +3,7 @@
 // units is the driver's business and never changes a result: a unit is always computed the same way.
 
 import type { ElementValues } from '../../graph.js';
-import type { Place } from '../../plan.js';
+import type { Place } from '../../steps.js';
 import {
   callExpr,
   FunctionBuilder,

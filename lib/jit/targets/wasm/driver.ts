@@ -2,8 +2,8 @@
 // with the threads meeting where hazards.ts says so. No step returns to JavaScript.
 
 import { sizeOf } from '../../../tensor.js';
-import type { CopyStep, KernelStep, Place, Plan, ScanStep, Step } from '../../plan.js';
-import { elementBytes } from '../../plan.js';
+import type { CopyStep, KernelStep, Place, Plan, ScanStep, Step } from '../../steps.js';
+import { elementBytes } from '../../steps.js';
 import { callExpr, FunctionBuilder, type FunctionReference, type Local } from './builder.js';
 import { globalValue, type Kernel, type KernelContext } from './context.js';
 import { barrierFunction, PROFILE_AT, PROFILE_STEPS, type ProfileColumn } from './control.js';

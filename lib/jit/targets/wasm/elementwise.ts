@@ -5,7 +5,7 @@ import type { Shape } from '../../../tensor.js';
 import { sizeOf } from '../../../tensor.js';
 import type { View } from '../../graph.js';
 import { stridesOf } from '../../graph.js';
-import type { KernelStep } from '../../plan.js';
+import type { KernelStep } from '../../steps.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import type { Expr } from './nodes.js';

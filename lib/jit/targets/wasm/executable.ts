@@ -1,7 +1,7 @@
 // lib/jit/targets/wasm/executable.ts: a compiled program with its memory: constants, arena, scratch. Runs it in the worker
 // threads, or in the calling thread where starting a worker would cost more.
 
-import type { Plan } from '../../plan.js';
+import type { Plan } from '../../steps.js';
 import type { BoundWeight, Executable, RunOptions, RunReport, TargetBuffer } from '../../target.js';
 import type { CompiledProgram } from './compile.js';
 import type { TableEntry } from './context.js';

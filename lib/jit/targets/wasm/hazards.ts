@@ -2,7 +2,7 @@
 // A kernel is either split, each thread doing a part of its units, or done whole by every thread, where that costs less
 // than meeting: all then write the same values to the same place, and each may read its own at once.
 
-import type { Place } from '../../plan.js';
+import type { Place } from '../../steps.js';
 
 /** Bytes that a step reads or writes. */
 export interface Range {

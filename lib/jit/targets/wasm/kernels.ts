@@ -1,6 +1,6 @@
 // lib/jit/targets/wasm/kernels.ts: a step of the plan -> its kernel, by the operation's name.
 
-import type { CopyStep, KernelStep, Plan } from '../../plan.js';
+import type { CopyStep, KernelStep, Plan } from '../../steps.js';
 import { emitAttention, emitCachedAttention } from './attention.js';
 import { emitCacheAppend, emitRotary } from './cache.js';
 import type { Kernel, KernelContext } from './context.js';

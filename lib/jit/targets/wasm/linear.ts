@@ -4,7 +4,7 @@
 
 import { sizeOf } from '../../../tensor.js';
 import type { LinearProduct, StructuredNode } from '../../graph.js';
-import type { KernelStep, Plan } from '../../plan.js';
+import type { KernelStep, Plan } from '../../steps.js';
 import { type Preparation, preparationOf, prepareFunction } from './activations.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';

@@ -1,7 +1,7 @@
 // lib/jit/targets/wasm/machine.ts: what all programs of the target share: memory, worker threads, one run at a time.
 
 import type { ElementType, ElementValues } from '../../graph.js';
-import { elementBytes } from '../../plan.js';
+import { elementBytes } from '../../steps.js';
 import type { TargetBuffer } from '../../target.js';
 import { Heap } from './heap.js';
 import { WorkerPool } from './pool.js';

@@ -3,7 +3,7 @@
 import { sizeOf } from '../../../tensor.js';
 import type { ElementType, StructuredNode, Value } from '../../graph.js';
 import { stridesOf } from '../../graph.js';
-import type { CopyStep, KernelStep, Plan } from '../../plan.js';
+import type { CopyStep, KernelStep, Plan } from '../../steps.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import { copyMemory, loads, stores } from './memory.js';

@@ -3,7 +3,7 @@
 
 import type { Epilogue, Value } from '../../graph.js';
 import { stridesOf } from '../../graph.js';
-import type { KernelStep } from '../../plan.js';
+import type { KernelStep } from '../../steps.js';
 import type { FunctionBuilder, FunctionReference, Local } from './builder.js';
 import type { KernelContext } from './context.js';
 import { decodeFunction } from './decode.js';

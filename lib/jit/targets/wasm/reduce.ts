@@ -4,7 +4,7 @@
 import type { Shape } from '../../../tensor.js';
 import { sizeOf } from '../../../tensor.js';
 import type { ElementType, ReduceKind, StructuredNode } from '../../graph.js';
-import type { KernelStep } from '../../plan.js';
+import type { KernelStep } from '../../steps.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import { loads, stores } from './memory.js';

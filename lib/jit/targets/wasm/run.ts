@@ -3,7 +3,7 @@
 
 import type { Weight } from '../../../tensor.js';
 import { type ElementType, type ElementValues, formatOf } from '../../graph.js';
-import type { Plan } from '../../plan.js';
+import type { Plan } from '../../steps.js';
 import type { BoundWeight, Executable, Target, TargetBuffer, WeightUse } from '../../target.js';
 import { measureReadGBps } from './bandwidth.js';
 import { compilePlan } from './compile.js';

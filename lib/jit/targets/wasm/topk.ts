@@ -3,7 +3,7 @@
 
 import { sizeOf } from '../../../tensor.js';
 import type { StructuredNode } from '../../graph.js';
-import type { KernelStep } from '../../plan.js';
+import type { KernelStep } from '../../steps.js';
 import type { FunctionBuilder, Local } from './builder.js';
 import type { Kernel, KernelContext } from './context.js';
 import { fillMemory, loads, stores } from './memory.js';

@@ -2,7 +2,7 @@
 // when threads wait for each other longer than they should.
 
 import { costOf } from '../../cost.js';
-import type { CopyStep, KernelStep, Plan, Step } from '../../plan.js';
+import type { CopyStep, KernelStep, Plan, Step } from '../../steps.js';
 import { NAP_MS } from './control.js';
 
 type Graph = Plan['graph'];

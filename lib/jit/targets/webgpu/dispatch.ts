@@ -2,7 +2,7 @@
 // workgroups run, in order, with loops. Data only: program.ts runs it.
 
 import type { Kernel } from '../../kernels/kernel.js';
-import type { Place, ScanStep } from '../../plan.js';
+import type { Place, ScanStep } from '../../steps.js';
 import type { WeightForm } from './layout.js';
 
 /** Memory that a kernel reads or writes. */

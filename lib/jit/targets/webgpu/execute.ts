@@ -2,7 +2,7 @@
 // several submissions ahead, their outputs read back while they go on. Nothing waits but for results.
 
 import type { ElementValues } from '../../graph.js';
-import type { Plan } from '../../plan.js';
+import type { Plan } from '../../steps.js';
 import type { LoopReport, RunOptions, RunReport } from '../../target.js';
 import type { Gpu } from './device.js';
 import { type BufferUse, bindingAlignment, type Dispatch, type LoopItem } from './dispatch.js';

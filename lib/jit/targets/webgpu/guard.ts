@@ -3,7 +3,8 @@
 
 import type { ElementValues } from '../../graph.js';
 import { groupKernels } from '../../passes/groupKernels.js';
-import { type Plan, planMemory } from '../../plan.js';
+import { planMemory } from '../../plan.js';
+import type { Plan } from '../../steps.js';
 import type { BoundWeight, Executable, Mode, Target } from '../../target.js';
 import { interpret } from '../reference/interpret.js';
 import { type GuardCase, guardCases } from './guardCases.js';

@@ -14,7 +14,7 @@ import type {
   WeightFormat,
 } from '../../graph.js';
 import { broadcastView, formatOf, newValue, plainEpilogue } from '../../graph.js';
-import type { KernelStep, Plan, Step } from '../../plan.js';
+import type { KernelStep, Plan, Step } from '../../steps.js';
 
 /** A graph to run on the adapter and on the interpreter. */
 export interface GuardCase {

@@ -4,7 +4,7 @@
 
 import { Expr, literal } from '../../kernels/expression.js';
 import type { Kernel, Statement } from '../../kernels/kernel.js';
-import type { ScanStep } from '../../plan.js';
+import type { ScanStep } from '../../steps.js';
 import type { LowerContext } from './context.js';
 import { type BufferUse, controlWords, type Dispatch, useKey } from './dispatch.js';
 

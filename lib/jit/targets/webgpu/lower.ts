@@ -2,7 +2,7 @@
 // one; copies; loops.
 
 import type { Kernel } from '../../kernels/kernel.js';
-import type { CopyStep, KernelStep, Plan, Step } from '../../plan.js';
+import type { CopyStep, KernelStep, Plan, Step } from '../../steps.js';
 import { type ContextOptions, LowerContext } from './context.js';
 import type { Dispatch, Item, LoweredPlan } from './dispatch.js';
 import { attention, cachedAttention, rotary } from './generic/attention.js';

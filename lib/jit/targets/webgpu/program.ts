@@ -1,7 +1,7 @@
 // lib/jit/targets/webgpu/program.ts: a lowered plan with its memory on a device: buffers, pipelines and bind groups, made
 // once; a bind group anew where a call brings another buffer. execute.ts runs it.
 
-import type { Plan } from '../../plan.js';
+import type { Plan } from '../../steps.js';
 import type { BoundWeight, Executable, RunOptions, RunReport, TargetBuffer } from '../../target.js';
 import { type BufferUse, bindingAlignment, type Dispatch, type Item } from './dispatch.js';
 import {

@@ -4,7 +4,7 @@
 import type { Weight } from '../../../tensor.js';
 import { bytesText } from '../../debug.js';
 import { type ElementType, type ElementValues, formatOf } from '../../graph.js';
-import type { Plan } from '../../plan.js';
+import type { Plan } from '../../steps.js';
 import type {
   BoundWeight,
   Executable,

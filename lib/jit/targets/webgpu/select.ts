@@ -1,7 +1,7 @@
 // lib/jit/targets/webgpu/select.ts: which kernels the steps of a plan get: specialised ones first, asked in order, then
 // the generic one. README.md beside this says how to add one.
 
-import type { Step } from '../../plan.js';
+import type { Step } from '../../steps.js';
 import type { LowerContext } from './context.js';
 import type { Dispatch } from './dispatch.js';
 import { selectAttend } from './kernels/selectAttend.js';

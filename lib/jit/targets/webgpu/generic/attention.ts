@@ -6,7 +6,7 @@ import type { StructuredNode } from '../../../graph.js';
 import { type Expr, literal } from '../../../kernels/expression.js';
 import * as math from '../../../kernels/math.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
-import type { KernelStep } from '../../../plan.js';
+import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';

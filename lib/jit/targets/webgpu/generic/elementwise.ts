@@ -3,8 +3,8 @@
 import { sizeOf } from '../../../../tensor.js';
 import type { Program, StructuredNode, View } from '../../../graph.js';
 import { storedElement, writeProgram } from '../../../kernels/scalars.js';
-import type { KernelStep } from '../../../plan.js';
-import { elementBytes } from '../../../plan.js';
+import type { KernelStep } from '../../../steps.js';
+import { elementBytes } from '../../../steps.js';
 import type { LowerContext, Operand } from '../context.js';
 import type { Dispatch } from '../dispatch.js';
 import { useKey } from '../dispatch.js';

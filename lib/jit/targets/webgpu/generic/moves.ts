@@ -7,7 +7,7 @@ import { stridesOf } from '../../../graph.js';
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import { type Expr, literal } from '../../../kernels/expression.js';
 import { storedType } from '../../../kernels/scalars.js';
-import type { KernelStep } from '../../../plan.js';
+import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import { bindOperand, coordinates } from './indexing.js';

@@ -7,7 +7,7 @@ import { type Expr, literal, type Type } from '../../../kernels/expression.js';
 import * as math from '../../../kernels/math.js';
 import { reduceByTree, reduceWorkgroup } from '../../../kernels/reduce.js';
 import { storedType } from '../../../kernels/scalars.js';
-import type { KernelStep } from '../../../plan.js';
+import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';

@@ -2,7 +2,7 @@
 // them is to the product among them.
 
 import type { StructuredNode } from '../../../graph.js';
-import type { KernelStep, Place, Step } from '../../../plan.js';
+import type { KernelStep, Place, Step } from '../../../steps.js';
 
 type StepOf<Op extends KernelStep['node']['op']> = KernelStep & { readonly node: StructuredNode<Op> };
 

@@ -5,7 +5,7 @@ import type { ArrayRef } from '../../../kernels/builder.js';
 import type { Expr, Type } from '../../../kernels/expression.js';
 import { loadElement, storedType } from '../../../kernels/scalars.js';
 import { reshapeThrough } from '../../../passes/views.js';
-import type { KernelStep } from '../../../plan.js';
+import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse } from '../dispatch.js';
 import type { MatrixLayout } from '../layout.js';

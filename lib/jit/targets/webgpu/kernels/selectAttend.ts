@@ -5,7 +5,7 @@ import type { Value } from '../../../graph.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { literal } from '../../../kernels/expression.js';
 import { exp } from '../../../kernels/math.js';
-import type { KernelStep, Step } from '../../../plan.js';
+import type { KernelStep, Step } from '../../../steps.js';
 import type { LastingUse, LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { Selection } from '../select.js';

@@ -7,7 +7,7 @@ import type { Epilogue, StructuredNode } from '../../../graph.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { writeProgram } from '../../../kernels/scalars.js';
 import { packedPerWord } from '../../../kernels/unpack.js';
-import type { KernelStep, Step } from '../../../plan.js';
+import type { KernelStep, Step } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import { foldWorkgroups } from '../dispatch.js';

@@ -5,7 +5,7 @@ import type { Epilogue } from '../../../graph.js';
 import type { ArrayRef } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { writeProgram } from '../../../kernels/scalars.js';
-import type { Step } from '../../../plan.js';
+import type { Step } from '../../../steps.js';
 import type { LastingUse, LowerContext } from '../context.js';
 import type { Dispatch } from '../dispatch.js';
 import type { Selection } from '../select.js';

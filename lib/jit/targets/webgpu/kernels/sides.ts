@@ -3,7 +3,7 @@
 
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import type { KernelStep, Place, Step } from '../../../plan.js';
+import type { KernelStep, Place, Step } from '../../../steps.js';
 import type { LastingUse, LowerContext, Operand } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
