@@ -3,10 +3,11 @@
 // page sends what it measured to the server, for tests.
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
-import { type CompiledModel, compileModel } from '../lib/compile.js';
+import { loadCompiled } from '../lib/compile/load.js';
+import type { CompiledModel } from '../lib/compile.js';
 import { type Generation, generate } from '../lib/generate.js';
 import { closeTarget, type TargetName } from '../lib/jit/jit.js';
-import { loadModel, type Model } from '../lib/model.js';
+import type { Model } from '../lib/model.js';
 import type { SchemeName } from '../lib/quantize.js';
 
 const parameters = new URL(location.href).searchParams;
@@ -48,7 +49,8 @@ async function load(): Promise<Loaded> {
   const started = performance.now();
   status.textContent = 'Loading the weights';
   progress.hidden = false;
-  const model = await loadModel(`/models/${modelChoice.value}`, {
+  const { model, compiled } = await loadCompiled(`/models/${modelChoice.value}`, {
+    target,
     scheme: { name: weightsChoice.value as SchemeName },
     signal: stop.signal,
     onProgress: (done, total) => {
@@ -56,8 +58,6 @@ async function load(): Promise<Loaded> {
     },
   });
   progress.hidden = true;
-  status.textContent = 'Compiling';
-  const compiled = await compileModel(model, { target, moveWeights: true });
   loaded = { key, model, compiled, loadMs: performance.now() - started };
   return loaded;
 }

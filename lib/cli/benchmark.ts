@@ -50,7 +50,7 @@ interface BenchmarkArguments extends Settings {
 
 /** Adds the command to the program. */
 export function addBenchmark(program: Command, terminal: Terminal): void {
-  program
+  const command = program
     .command('benchmark')
     .summary('measure configurations side by side')
     .description('Measures a model in several configurations and writes a record of each.')
@@ -61,17 +61,23 @@ export function addBenchmark(program: Command, terminal: Terminal): void {
       `with commas between (default: "${DEFAULT_CONFIGURATIONS.join(',')}")`,
       configurationNames,
     )
-    .option('--config <file>', 'JSON file with these settings')
+    .option('--config <file>', 'JSON file with these settings');
+  addWorkOptions(command)
+    .option('--output <file>', 'write the records there, as a JSON list')
+    .option('--json', 'print the records instead of a table')
+    .addHelpText('after', HELP)
+    .action((model: string, options: BenchmarkArguments) => runBenchmark(terminal, model, options));
+}
+
+/** What a sample is and how it is measured: the same for one machine and for many. */
+export function addWorkOptions(command: Command): Command {
+  return command
     .addOption(datasetOption())
     .option('--new <count>', 'most new tokens a sample (default: 64)', wholeNumber(1))
     .option('--prompt-tokens <count>', 'of a model without tokenizer (default: 32)', wholeNumber(1))
     .option('--repeats <count>', 'how often each sample is measured (default: 1)', wholeNumber(1))
     .option('--ignore-eos', 'go on after the end of an answer: equal lengths, no quality')
-    .addOption(backendOption(undefined))
-    .option('--output <file>', 'write the records there, as a JSON list')
-    .option('--json', 'print the records instead of a table')
-    .addHelpText('after', HELP)
-    .action((model: string, options: BenchmarkArguments) => runBenchmark(terminal, model, options));
+    .addOption(backendOption(undefined));
 }
 
 export function configurationNames(text: string): string[] {

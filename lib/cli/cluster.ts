@@ -11,13 +11,12 @@ import type { InstructionSample } from '../dataset.js';
 import { formatRuns } from '../results/compare.js';
 import { writeTextAtomically } from '../results/files.js';
 import { loadTokenizer } from '../tokenizer.js';
-import { configurationNames, writeRuns } from './benchmark.js';
+import { addWorkOptions, configurationNames, writeRuns } from './benchmark.js';
 import { makePlan, type Settings } from './benchmarkPlan.js';
 import { configured, folderOf, folderOption, planOption } from './clusterOptions.js';
 import { addRun } from './clusterRun.js';
 import { promptOf } from './configurations.js';
-import { datasetOption, readDataset } from './dataset.js';
-import { backendOption } from './load.js';
+import { readDataset } from './dataset.js';
 import { identify, resolveModel } from './models.js';
 import { note, print, type Terminal } from './terminal.js';
 import { wholeNumber } from './values.js';
@@ -92,7 +91,7 @@ interface PlanArguments extends Settings {
 }
 
 function addPlan(cluster: Command, terminal: Terminal): void {
-  cluster
+  const command = cluster
     .command('plan')
     .summary('fix what is measured, in one file')
     .description('Fixes model, samples, configurations and shard count in a file that all machines read.')
@@ -103,13 +102,8 @@ function addPlan(cluster: Command, terminal: Terminal): void {
     .option('--configurations <names>', 'with commas between, as of `benchmark`', configurationNames)
     .option('--reference <name>', 'the configuration whose weights the others are compared with')
     .option('--answer-tokens <count>', 'most tokens of an answer to compare (default: all)', wholeNumber(1))
-    .option('--config <file>', 'JSON file with these settings, as of `benchmark`')
-    .addOption(datasetOption())
-    .option('--new <count>', 'most new tokens a sample (default: 64)', wholeNumber(1))
-    .option('--prompt-tokens <count>', 'of a model without tokenizer (default: 32)', wholeNumber(1))
-    .option('--repeats <count>', 'how often each sample is measured (default: 1)', wholeNumber(1))
-    .option('--ignore-eos', 'go on after the end of an answer: equal lengths, no quality')
-    .addOption(backendOption(undefined))
+    .option('--config <file>', 'JSON file with these settings, as of `benchmark`');
+  addWorkOptions(command)
     .addHelpText('after', PLAN_HELP)
     .action((model: string, options: PlanArguments) => runPlan(terminal, model, options));
 }
