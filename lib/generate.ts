@@ -21,8 +21,8 @@ export interface GenerativeModel {
   readonly forcedLogits?: ForcedLogits;
   readonly vocabSize: number;
   readonly maxPositions: number;
-  /** An empty cache for one row of this many tokens; a compiled model's serves as many rows as its first call has. */
-  readonly newCache: (capacity: number) => KVCache;
+  /** An empty cache for texts of this many tokens, one unless `batch` says more. */
+  readonly newCache: (capacity: number, batch?: number) => KVCache;
   /** Writes many tokens in one call; absent: generate calls `forward` for each. */
   readonly decode?: Decode;
   readonly tokenizer: Tokenizer | null;

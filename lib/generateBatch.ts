@@ -4,10 +4,10 @@ import * as tf from '@tensorflow/tfjs-core';
 import type { KVCache } from './cache.js';
 import { cacheBytes, disposeCache } from './cache.js';
 import { forwardInput } from './forward.js';
+import { decodeByCalls } from './generate/decodeByCalls.js';
 import { type TextWriter, textWriter } from './generate/textWriter.js';
 import {
   checkPrompt,
-  collect,
   type GeneratedToken,
   type GenerateOptions,
   type Generation,
@@ -30,7 +30,7 @@ interface Row {
 
 /**
  * Generates all texts together: each ends by itself, and all take as long as the longest. Greedy and sampled texts are
- * those that the prompts give one by one, but for rounding. A model without a compiled loop writes one after the other.
+ * those that the prompts give one by one, but for rounding. A model without a compiled loop is called once a token.
  * @param prompts token ids of each; prompts of like length waste the least work on padding
  * @param onToken told each token with the number of its prompt
  * @returns one Generation a prompt, in the prompts' order
@@ -45,21 +45,22 @@ export async function generateBatch(
   const { maxNewTokens, sampling = GREEDY } = options;
   checkSampling(sampling);
   for (const prompt of prompts) checkPrompt(model, prompt, maxNewTokens);
-  if (!model.decode) return oneByOne(model, prompts, options, onToken);
   if (prompts.length === 0) return [];
+  const decode = model.decode ?? decodeByCalls(model.forward);
   const begun = performance.now();
   const rows = prompts.map((promptIds) => newRow(promptIds, model, begun));
   const key = randomKey(sampling.seed);
   const ends = options.ignoreEos ? [] : model.eosIds;
   const note = (id: number, at: number) => onToken(addToken(rows[at]!, id, ends, maxNewTokens), at);
-  let cache = model.newCache(Math.max(...prompts.map((prompt) => prompt.length)) + maxNewTokens - 1);
+  const longest = Math.max(...prompts.map((prompt) => prompt.length));
+  let cache = model.newCache(longest + maxNewTokens - 1, prompts.length);
   let bytes = 0;
   try {
     if (!options.signal?.aborted) {
       cache = await firstTokens(model, rows, cache, { ...options, sampling, key }, note);
       bytes = cacheBytes(cache);
       const unended = ({ finish, newIds }: Row) => (finish === 'eos' ? 0 : maxNewTokens - newIds.length);
-      cache = await model.decode(
+      cache = await decode(
         model.params,
         {
           rows: rows.map((row) => ({
@@ -81,19 +82,6 @@ export async function generateBatch(
     disposeCache(cache);
   }
   return rows.map((row) => generationOf(row, bytes));
-}
-
-async function oneByOne(
-  model: GenerativeModel,
-  prompts: readonly (readonly number[])[],
-  options: GenerateOptions,
-  onToken: (token: GeneratedToken, prompt: number) => void,
-): Promise<Generation[]> {
-  const generations: Generation[] = [];
-  for (const [at, prompt] of prompts.entries()) {
-    generations.push(await collect(model, prompt, options, (token) => onToken(token, at)));
-  }
-  return generations;
 }
 
 function newRow(promptIds: readonly number[], { tokenizer }: GenerativeModel, begun: number): Row {

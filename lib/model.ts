@@ -157,7 +157,7 @@ function describeModel(
     everyLogits: everyLogitsOf(network),
     vocabSize: config.vocabSize,
     maxPositions: config.maxPositions,
-    newCache: (capacity) => allocate(cacheSpecOf(config, capacity), 1),
+    newCache: (capacity, batch = 1) => allocate(cacheSpecOf(config, capacity), batch),
     weights:
       parts.scheme.name === 'stored'
         ? storedScheme(

@@ -8,13 +8,15 @@
 #   plan     what is measured, fixed in WORK/texts.json, speed.json and turns.json
 #   texts    JOBS processes at once, a shard each: what the three kinds of weights write, and expect of the answers
 #   speed    one process alone: the compiled configurations on all samples, then on the first TURNS samples those four of
-#            notebook 05 and INT4 in turns, the uncached one being slow
+#            notebook 05 and INT4 in turns, the uncached one being slow. With JOBS=1 the texts had the machine to
+#            themselves, their times count, and only the turns are left
 #   figures  OUTPUT, from both
 #
 # Environment: TARGET (wasm) what runs compiled configurations; FAST=1 takes the fast mode for INT8 and INT4;
 # SAMPLES (999); NEW (50) tokens; ANSWER (50) tokens of each reference answer to compare, or all; JOBS (processors)
-# processes, THREADS (1) threads each; TURNS (20) samples, 0 leaves those configurations out; BACKEND (auto) of eager
-# configurations; WORK (results/latest/alpaca) for plans and shards; OUTPUT (results/reference/alpaca-smollm2.json).
+# processes, THREADS (1; with JOBS=1 processors) threads each; TURNS (20) samples, 0 leaves those configurations out;
+# BACKEND (auto) of eager configurations; WORK (results/latest/alpaca) for plans and shards; OUTPUT
+# (results/reference/alpaca-smollm2.json).
 # Exit code 75: stopped by SIGTERM, all that was measured is safe.
 set -euo pipefail
 
@@ -68,7 +70,9 @@ if step plan && [ ! -f "$work/texts.json" ]; then
   compiled=$target-cached-f32,$target-cached-int8$mode,$target-cached-int4$mode
   most=()
   [ "$answer" = all ] || most=(--answer-tokens "$answer")
-  cluster plan "$model" "${common[@]}" --samples "$samples" --configurations "$compiled" --output "$work/speed.json"
+  if [ "$jobs" -gt 1 ]; then
+    cluster plan "$model" "${common[@]}" --samples "$samples" --configurations "$compiled" --output "$work/speed.json"
+  fi
   if [ "$turns" -gt 0 ]; then
     cluster plan "$model" "${common[@]}" --samples "$turns" --output "$work/turns.json" \
       --configurations "eager-uncached-f32,eager-cached-f32,$compiled"
@@ -80,14 +84,17 @@ fi
 [ -f "$work/texts.json" ] || fail "no plan in $work: run the step plan first"
 
 if step texts; then
-  RT_THREADS=${THREADS:-1} shards "$work/texts.json" "$(node -p "require('$work/texts.json').shards")"
+  count=$(node -p "require('$work/texts.json').shards")
+  if [ "$count" -gt 1 ]; then threads=${THREADS:-1}; else threads=${THREADS:-$(getconf _NPROCESSORS_ONLN)}; fi
+  RT_THREADS=$threads shards "$work/texts.json" "$count"
 fi
 if step speed; then
-  shards "$work/speed.json" 1
+  if [ -f "$work/speed.json" ]; then shards "$work/speed.json" 1; fi
   if [ -f "$work/turns.json" ]; then shards "$work/turns.json" 1; fi
 fi
 if step figures; then
-  speeds=("$work/speed.json")
+  speeds=("$work/texts.json")
+  if [ -f "$work/speed.json" ]; then speeds=("$work/speed.json"); fi
   if [ -f "$work/turns.json" ]; then speeds+=("$work/turns.json"); fi
   cluster figures --plan "$work/texts.json" --speed "${speeds[@]}" --output "$output"
 fi

@@ -271,6 +271,11 @@ test('scripts/alpaca.sh: a small evaluation from plan to figures, which goes on 
   await writeFile(evaluation, JSON.stringify(samples));
   const start = (...args: string[]) =>
     spawnSync('bash', [script, ...args, evaluation, model], { encoding: 'utf8', env: environment });
+  const measured = async () =>
+    (await readEvaluation(environment.OUTPUT))!.runs.map(({ label, samples: { latencyMs } }) => [
+      label,
+      latencyMs.length,
+    ]);
   const planned = start('--only', 'plan');
   expect(planned.status, planned.stderr).toBe(0);
   expect(start('--only', 'figures')).toMatchObject({
@@ -286,12 +291,21 @@ test('scripts/alpaca.sh: a small evaluation from plan to figures, which goes on 
     ['reference-cached-int4', expect.any(Number)],
   ]);
   expect(figures!.texts.map(({ answers }) => answers!.perplexity).every((value) => value > 1)).toBe(true);
-  expect(figures!.runs.map(({ label, samples: { latencyMs } }) => [label, latencyMs.length])).toEqual([
+  const expected = [
     ...['f32', 'int8', 'int4'].map((weights) => [`reference-cached-${weights}`, 3]),
     ['eager-uncached-f32', 1],
     ['eager-cached-f32', 1],
     ...['f32', 'int8', 'int4'].map((weights) => [`reference-cached-${weights}`, 1]),
-  ]);
+  ];
+  expect(await measured()).toEqual(expected);
+
+  // One process has the machine to itself: its times are the speed.
+  Object.assign(environment, { JOBS: '1', WORK: at('alpaca-one'), OUTPUT: at('alpaca-one.json') });
+  const one = start();
+  expect(one.status, one.stderr).toBe(0);
+  expect(existsSync(at('alpaca-one/speed.json'))).toBe(false);
+  expect(await measured()).toEqual(expected);
+
   expect(start('--only', 'nothing')).toMatchObject({
     status: 1,
     stderr: expect.stringMatching(/expected plan, texts/),

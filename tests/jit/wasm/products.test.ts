@@ -33,7 +33,9 @@ function multiply(
   const memory = new WebAssembly.Memory({ initial: MEMORY / 65536, maximum: MEMORY / 65536, shared: true });
   const instance = new WebAssembly.Instance(new WebAssembly.Module(module.encode()), { env: { memory } });
   const exported = instance.exports as Record<'product' | 'prepare', (...args: number[]) => void>;
-  pack(weight, transposed, layout, new Uint8Array(memory.buffer, WEIGHTS, layout.bytes));
+  // Memory is used again and again: what lay there must not matter, of padding neither.
+  const packed = new Uint8Array(memory.buffer, WEIGHTS, layout.bytes).fill(0x55);
+  pack(weight, transposed, layout, packed);
   new Float32Array(memory.buffer, INPUTS, x.length).set(x);
   for (let row = 0; preparation && row < rows; row++)
     exported.prepare(INPUTS + row * layout.inDim * 4, PREPARED + row * inputs.rowBytes);

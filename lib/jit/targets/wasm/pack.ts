@@ -127,7 +127,7 @@ interface Source {
 
 /**
  * Writes a Weight in panel order.
- * @param target layout.bytes long, 16-byte aligned, all zeros
+ * @param target layout.bytes long, 16-byte aligned; all of it is written
  * @throws RangeError if a float16 is not finite (gives the channel)
  */
 export function pack(weight: Weight, transposed: boolean, layout: PackedLayout, target: Uint8Array): void {
@@ -135,6 +135,7 @@ export function pack(weight: Weight, transposed: boolean, layout: PackedLayout, 
   const source: Source = transposed
     ? { inputStride: 1, channelStride: inDim }
     : { inputStride: outDim, channelStride: 1 };
+  clearPadding(layout, target);
   switch (layout.kind) {
     case 'f32':
       packWords(float32Values(weight), source, layout, float32View(target));
@@ -155,6 +156,15 @@ export function pack(weight: Weight, transposed: boolean, layout: PackedLayout, 
       packScales(weight, layout, transposed, target);
       packInt4(unpackInt4(weight), source, layout, target);
   }
+}
+
+/** Zeros where no value lies: in the last panel if it is not full, and in groups of incomplete blocks. */
+function clearPadding(
+  { inDim, outDim, groups, paddedGroup, panels, panelBytes }: PackedLayout,
+  target: Uint8Array,
+) {
+  if (groups * paddedGroup !== inDim) target.fill(0);
+  else if (outDim % PANEL !== 0) target.fill(0, (panels - 1) * panelBytes);
 }
 
 type Words = Float32Array | Uint16Array;
@@ -220,11 +230,12 @@ function packScales(weight: Weight, layout: PackedLayout, transposed: boolean, t
   const { outDim, groups, groupBytes } = layout;
   const [groupStride, channelStride] =
     granularity.per === 'tensor' ? [0, 0] : transposed ? [1, groups] : [outDim, 1];
+  const floats = float32View(target);
   for (let channel = 0; channel < outDim; channel++) {
     const panel = Math.floor(channel / PANEL);
     for (let group = 0; group < groups; group++) {
-      const at = (panel * groups + group) * groupBytes + (channel % PANEL) * 4;
-      float32View(target.subarray(at, at + 4))[0] = scales[group * groupStride + channel * channelStride]!;
+      const at = ((panel * groups + group) * groupBytes) / 4 + (channel % PANEL);
+      floats[at] = scales[group * groupStride + channel * channelStride]!;
     }
   }
 }
@@ -245,33 +256,45 @@ function eachGroup(
 }
 
 function packInt8(values: ArrayLike<number>, source: Source, layout: PackedLayout, target: Uint8Array): void {
+  const pairs = uint16View(target);
+  const { inputStride, channelStride } = source;
   eachGroup(layout, (panel, firstInput, inputs, at) => {
     const firstChannel = panel * PANEL;
     const channels = Math.min(PANEL, layout.outDim - firstChannel);
-    for (let input = 0; input < inputs; input++) {
-      const to = at + (input >> 1) * PANEL * 2 + (input & 1);
-      let from = (firstInput + input) * source.inputStride + firstChannel * source.channelStride;
-      for (let channel = 0; channel < channels; channel++, from += source.channelStride)
-        target[to + channel * 2] = values[from]!;
+    for (let input = 0; input < inputs; input += 2) {
+      const to = at / 2 + (input / 2) * PANEL;
+      let from = (firstInput + input) * inputStride + firstChannel * channelStride;
+      const hasSecond = input + 1 < inputs;
+      for (let channel = 0; channel < channels; channel++, from += channelStride) {
+        const second = hasSecond ? values[from + inputStride]! << 8 : 0;
+        pairs[to + channel] = (values[from]! & 255) | second;
+      }
     }
   });
 }
 
+const EIGHT_ZEROS = 0x88888888; // a nibble of 8 stands for zero
+
 function packInt4(values: Int8Array, source: Source, layout: PackedLayout, target: Uint8Array): void {
+  const words = uint32View(target);
+  const { inputStride, channelStride } = source;
+  // In two's complement, value + 8 is the low nibble with its upper bit turned round.
+  const nibble = (from: number) => values[from]! & 15;
+  const two = (from: number) => nibble(from) | (nibble(from + inputStride) << 16); // inputs 2 n and 2 n + 1
   eachGroup(layout, (panel, firstInput, inputs, at) => {
     const firstChannel = panel * PANEL;
     const channels = Math.min(PANEL, layout.outDim - firstChannel);
-    target.fill(0x88, at, at + (layout.paddedGroup * PANEL) / 2); // 8 stands for zero
-    for (let input = 0; input < inputs; input++) {
-      const place = input & 7;
-      const nibble = place >> 1; // of four
-      const byteInWord = (place & 1) * 2 + (nibble >> 1);
-      const shift = (nibble & 1) * 4;
-      const to = at + (input >> 3) * PANEL * 4 + byteInWord;
-      let from = (firstInput + input) * source.inputStride + firstChannel * source.channelStride;
-      for (let channel = 0; channel < channels; channel++, from += source.channelStride) {
-        const code = (values[from]! + 8) << shift;
-        target[to + channel * 4] = (target[to + channel * 4]! & ~(15 << shift)) | code;
+    for (let input = 0; input < layout.paddedGroup; input += 8) {
+      const to = at / 4 + (input / 8) * PANEL;
+      const present = Math.min(8, inputs - input);
+      words.fill(EIGHT_ZEROS, to, to + PANEL);
+      let from = (firstInput + input) * inputStride + firstChannel * channelStride;
+      for (let channel = 0; channel < channels; channel++, from += channelStride) {
+        let [word, next] = [EIGHT_ZEROS, from];
+        for (let place = 0; place < present - 1; place += 2, next += 2 * inputStride)
+          word ^= two(next) << (2 * place);
+        if (present % 2 === 1) word ^= nibble(next) << (2 * (present - 1));
+        words[to + channel] = word;
       }
     }
   });
@@ -279,6 +302,8 @@ function packInt4(values: Int8Array, source: Source, layout: PackedLayout, targe
 
 const float32View = (bytes: Uint8Array) =>
   new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+const uint32View = (bytes: Uint8Array) =>
+  new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 const uint16View = (bytes: Uint8Array) =>
   new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
 

@@ -53,9 +53,7 @@ function writeForm(
   }
   const layout = layoutOf(format, form === 'transposed');
   const address = heap.allocate(layout.bytes, path);
-  const target = heap.uint8(address, layout.bytes);
-  target.fill(0);
-  pack(weight, form === 'transposed', layout, target);
+  pack(weight, form === 'transposed', layout, heap.uint8(address, layout.bytes));
   return { address, bytes: layout.bytes };
 }
 
