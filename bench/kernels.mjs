@@ -14,7 +14,7 @@ import { floatWeight, weightBytes, weightEntries } from 'response-time/tensor';
 const DIM = 768;
 const LAYERS = 12;
 const VOCAB = 50257;
-const WARM_UP = 16; // tokens until V8's optimizing tier has taken over
+const WARM_UP = 100; // tokens until V8's optimizing tier has taken over, which compiles beside two busy threads
 
 /** Uniform numbers of about the size of trained weights. */
 function randomWeight(shape) {

@@ -39,17 +39,22 @@ export type EveryLogits<Params extends ParamTree = ParamTree> = (
   tokens: readonly number[],
 ) => Promise<Float32Array>;
 
+/** A text whose tokens are given: the prompt's length, and the answer that follows it. */
+export interface GivenText {
+  readonly promptLength: number;
+  readonly answerIds: readonly number[];
+}
+
 /**
- * Logits of each answer token's position, [answer, vocab], by the loop that decodes.
- * @param prompt what `forward` gave for the prompt: taken over
+ * Logits of each answer token's position, [answer, vocab] a text, by the loop that decodes.
+ * @param prompts what `forward` gave for the prompts, a row a text: taken over
  */
 export type ForcedLogits<Params extends ParamTree = ParamTree> = (
   params: Params,
-  prompt: ForwardOutput,
-  promptLength: number,
-  answerIds: readonly number[],
+  prompts: ForwardOutput,
+  texts: readonly GivenText[],
   signal?: AbortSignal,
-) => Promise<Float32Array>;
+) => Promise<Float32Array[]>;
 
 /** One text of a DecodeRequest. */
 export interface DecodeRow {

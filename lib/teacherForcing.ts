@@ -2,8 +2,14 @@
 // An eager model answers in one call, a compiled one by the loop that generates, fed with the given tokens.
 import * as tf from '@tensorflow/tfjs-core';
 import { disposeCache } from './cache.js';
-import { forwardInput } from './forward.js';
+import { type ForcedLogits, forwardInput } from './forward.js';
 import type { GenerativeModel } from './generate.js';
+
+/** A prompt, and the answer that is measured. */
+export interface PromptAndAnswer {
+  readonly promptIds: readonly number[];
+  readonly answerIds: readonly number[];
+}
 
 /**
  * Logits of each answer token's position, given the prompt and the answer before it.
@@ -18,24 +24,55 @@ export async function teacherForcedLogits(
   answerIds: readonly number[],
   signal?: AbortSignal,
 ): Promise<Float32Array> {
-  const tokens = promptIds.length + answerIds.length;
-  if (promptIds.length === 0 || answerIds.length === 0 || tokens > model.maxPositions) {
-    throw new RangeError(
-      `teacher forcing: expected a prompt and an answer of at most ${model.maxPositions} tokens together, ` +
-        `received ${promptIds.length} and ${answerIds.length}`,
-    );
+  return (await teacherForcedBatch(model, [{ promptIds, answerIds }], signal))[0]!;
+}
+
+/** The same for several texts, which a compiled model measures together. @throws as teacherForcedLogits */
+export async function teacherForcedBatch(
+  model: GenerativeModel,
+  texts: readonly PromptAndAnswer[],
+  signal?: AbortSignal,
+): Promise<Float32Array[]> {
+  for (const text of texts) checkText(model, text);
+  if (texts.length === 0) return [];
+  if (model.forcedLogits && !model.everyLogits)
+    return togetherForced(model, model.forcedLogits, texts, signal);
+  const all: Float32Array[] = [];
+  for (const { promptIds, answerIds } of texts) {
+    if (!model.everyLogits) all.push(await stepByStep(model, promptIds, answerIds, signal));
+    else {
+      const every = await model.everyLogits(model.params, [...promptIds, ...answerIds.slice(0, -1)]);
+      all.push(every.slice((promptIds.length - 1) * model.vocabSize));
+    }
+    signal?.throwIfAborted();
   }
-  if (model.everyLogits) {
-    const all = await model.everyLogits(model.params, [...promptIds, ...answerIds.slice(0, -1)]);
-    return all.slice((promptIds.length - 1) * model.vocabSize);
-  }
-  if (model.forcedLogits) {
-    const input = forwardInput([promptIds], [0]);
-    const prompt = await model.forward(model.params, input, model.newCache(tokens));
-    tf.dispose([input.tokens, input.start, input.count]);
-    return model.forcedLogits(model.params, prompt, promptIds.length, answerIds, signal);
-  }
-  return stepByStep(model, promptIds, answerIds, signal);
+  return all;
+}
+
+function checkText({ maxPositions }: GenerativeModel, { promptIds, answerIds }: PromptAndAnswer): void {
+  if (promptIds.length > 0 && answerIds.length > 0 && promptIds.length + answerIds.length <= maxPositions)
+    return;
+  throw new RangeError(
+    `teacher forcing: expected a prompt and an answer of at most ${maxPositions} tokens together, ` +
+      `received ${promptIds.length} and ${answerIds.length}`,
+  );
+}
+
+async function togetherForced(
+  model: GenerativeModel,
+  forcedLogits: ForcedLogits,
+  texts: readonly PromptAndAnswer[],
+  signal: AbortSignal | undefined,
+): Promise<Float32Array[]> {
+  const input = forwardInput(
+    texts.map(({ promptIds }) => promptIds),
+    texts.map(() => 0),
+  );
+  const longest = Math.max(...texts.map(({ promptIds, answerIds }) => promptIds.length + answerIds.length));
+  const prompts = await model.forward(model.params, input, model.newCache(longest, texts.length));
+  tf.dispose([input.tokens, input.start, input.count]);
+  const given = texts.map(({ promptIds, answerIds }) => ({ promptLength: promptIds.length, answerIds }));
+  return forcedLogits(model.params, prompts, given, signal);
 }
 
 /** Through the calls of generate: for a model that has no more than a Forward. */

@@ -3,6 +3,7 @@
 // figures in README.md. Quiet machine, please: every figure that it writes is measured here and now.
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readEvaluation } from 'response-time/cluster/figures';
 import { runCourse } from 'response-time/notebook/course';
 import { projectRoot, referenceResultsFolder, resultsFolder } from 'response-time/paths';
 import { readRuns } from 'response-time/results';
@@ -59,13 +60,42 @@ function sessionTable(runs) {
   return `${title}\n\n${table(header, rows)}`;
 }
 
-/** README's figures: every session of the published Runs that compares something. */
+/** The large evaluation of scripts/alpaca.sh: what quantizing changes in a real model, and how fast each is. */
+function evaluationTable({ model, samples, newTokens, answerTokens, reference, texts, runs }) {
+  const whole = runs.filter(({ samples: { latencyMs } }) => latencyMs.length === samples);
+  const { cpu, cores } = whole[0].machine;
+  const title =
+    `**${model}** (a real model, trained weights), ${samples} samples of Alpaca, up to ${newTokens} new tokens, on ${cpu}, ` +
+    `${cores} cores; perplexity and divergence of ${answerTokens === null ? 'all' : `the first ${answerTokens}`} tokens of ` +
+    `the reference answers, against ${reference} ([all figures](results/reference/alpaca-smollm2.json)):`;
+  const rows = texts.map(({ label, weightBytes, toAnswers, toReference, answers }) => {
+    const { summary } = whole.find((run) => run.label === label);
+    return [
+      label,
+      megabytes(weightBytes),
+      number(summary.tokensPerSecond),
+      number(summary.firstTokenMs.p50),
+      ...[summary.latencyMs.p50, summary.latencyMs.p95, summary.latencyMs.p99].map((ms) => number(ms)),
+      toAnswers.rougeL.toFixed(3),
+      toReference.rougeL.toFixed(3),
+      answers.perplexity.toFixed(3),
+      label === reference ? '' : answers.klMean.toFixed(4),
+      label === reference ? '' : `${(100 * answers.sameTopToken).toFixed(1)} %`,
+    ];
+  });
+  const header = [
+    ...['configuration', 'weights', 'tokens/s', 'first token ms', 'p50 ms', 'p95 ms', 'p99 ms'],
+    ...['ROUGE-L to answers', 'to float32', 'perplexity', 'KL mean', 'same top token'],
+  ];
+  return `${title}\n\n${table(header, rows)}`;
+}
+
+/** README's figures: every session of the published Runs that compares something, and the large evaluation. */
 async function figures() {
   const sessions = groupBy(await readRuns(published), ({ session, model }) => `${session} ${model.name}`);
-  return [...sessions.values()]
-    .filter((runs) => runs.length > 2)
-    .map(sessionTable)
-    .join('\n\n');
+  const evaluation = await readEvaluation(join(referenceResultsFolder(), 'alpaca-smollm2.json'));
+  const course = [...sessions.values()].filter((runs) => runs.length > 2).map(sessionTable);
+  return [...course, ...(evaluation ? [evaluationTable(evaluation)] : [])].join('\n\n');
 }
 
 /** As Map.groupBy, which Node 20 lacks. */

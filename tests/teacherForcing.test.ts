@@ -7,7 +7,7 @@ import { loadModel } from '../lib/model.js';
 import { gpt2Network } from '../lib/models/gpt2.js';
 import { everyLogitsOf } from '../lib/models/layers.js';
 import { projectRoot } from '../lib/paths.js';
-import { teacherForcedLogits } from '../lib/teacherForcing.js';
+import { teacherForcedBatch, teacherForcedLogits } from '../lib/teacherForcing.js';
 import { relativeError, SMALL_CONFIG, smallModel, smallParams, useCpu } from './smallModel.js';
 
 beforeAll(useCpu);
@@ -50,5 +50,27 @@ test('a compiled model measures long texts in pieces, and leaves no tensor behin
   }
   expect(compiled.report().compilations).toBe(compilations);
   expect(tf.memory().numTensors).toBe(tensors);
+  await compiled.dispose();
+});
+
+test('several texts are measured together, each as if it were alone', async () => {
+  const eager = await loadModel(join(projectRoot(), 'data/models/tiny-mistral'));
+  const compiled = await compileModel(eager, { target: 'wasm' });
+  const ids = (length: number, from: number) =>
+    Array.from({ length }, (_, i) => 100 + ((i * 37 + from) % 900));
+  const texts = [
+    { promptIds: ids(3, 5), answerIds: ids(70, 1) },
+    { promptIds: ids(40, 9), answerIds: ids(1, 2) },
+    { promptIds: ids(1, 0), answerIds: ids(65, 3) },
+    { promptIds: ids(17, 4), answerIds: ids(8, 7) },
+  ];
+  const together = await teacherForcedBatch(compiled, texts);
+  const eagerly = await teacherForcedBatch(eager, texts);
+  for (const [i, { promptIds, answerIds }] of texts.entries()) {
+    const alone = await teacherForcedLogits(eager, promptIds, answerIds);
+    expect(relativeError(together[i]!, alone)).toBeLessThan(1e-5);
+    expect(eagerly[i]).toEqual(alone);
+  }
+  expect(await teacherForcedBatch(compiled, [])).toEqual([]);
   await compiled.dispose();
 });

@@ -6,7 +6,7 @@ import { samplePrompt } from '../dataset.js';
 import type { GenerativeModel } from '../generate.js';
 import { answerTokens } from '../quality/perplexity.js';
 import { compareLogits, tokenLogProbabilities } from '../quality.js';
-import { teacherForcedLogits } from '../teacherForcing.js';
+import { teacherForcedBatch } from '../teacherForcing.js';
 import type { Judged, ShardStore } from './files.js';
 import { type ClusterPlan, type PlannedSample, shardOf } from './plan.js';
 import type { ShardWatch } from './progress.js';
@@ -16,6 +16,9 @@ export interface Judge {
   readonly label: string;
   readonly model: GenerativeModel;
 }
+
+/** Samples that are judged together: the logits of all their answers are kept at once. */
+const AT_ONCE = 4;
 
 /**
  * Judges the answers of a shard's samples that no attempt has judged.
@@ -37,45 +40,61 @@ export async function judgeAnswers(
   const isMissing = (sample: PlannedSample) =>
     judges.some(({ label }) => !store.hasJudged(label, sample.keys[0]!));
   watch.begin('comparing', mine.length, mine.filter((sample) => !isMissing(sample)).length);
-  for (const sample of mine.filter(isMissing)) {
+  const judge = async (samples: readonly PlannedSample[]): Promise<void> => {
     signal?.throwIfAborted();
-    const judged = await judgeSample(judges, sample, plan.answerTokens ?? undefined, signal).catch(
-      (error) => {
+    const judged = await judgeSamples(judges, samples, plan.answerTokens ?? undefined, signal).catch(
+      (error: unknown) => {
         if (signal?.aborted) throw error;
-        watch.failed(error);
+        if (samples.length === 1) watch.failed(error);
       },
     );
-    if (!judged) continue;
-    for (const [i, { label }] of judges.entries()) await store.addJudged(label, sample.keys[0]!, judged[i]!);
-    watch.step();
-  }
+    if (judged) {
+      for (const [i, sample] of samples.entries()) {
+        for (const [j, { label }] of judges.entries())
+          await store.addJudged(label, sample.keys[0]!, judged[j]![i]!);
+        watch.step();
+      }
+    } else if (samples.length > 1) {
+      for (const sample of samples) await judge([sample]); // one of them may be at fault
+    }
+  };
+  const missing = mine.filter(isMissing);
+  for (let first = 0; first < missing.length; first += AT_ONCE)
+    await judge(missing.slice(first, first + AT_ONCE));
 }
 
-async function judgeSample(
+/** @returns of each judge, what it expects of each sample's answer */
+async function judgeSamples(
   judges: readonly Judge[],
-  sample: PlannedSample,
+  samples: readonly PlannedSample[],
   most: number | undefined,
   signal: AbortSignal | undefined,
-): Promise<Judged[]> {
+): Promise<Judged[][]> {
   const { model } = judges[0]!;
   const { tokenizer, eosIds, vocabSize } = model;
   if (!tokenizer) throw new RangeError('judge: expected a model with a tokenizer, received none');
-  const promptIds = samplePrompt(tokenizer, sample);
-  const answerIds = answerTokens(tokenizer, eosIds, sample).slice(0, most);
-  let reference: Float32Array | undefined; // [answer tokens, vocab]
-  const judged: Judged[] = [];
+  const given = samples.map((sample) => ({
+    promptIds: samplePrompt(tokenizer, sample),
+    answerIds: answerTokens(tokenizer, eosIds, sample).slice(0, most),
+  }));
+  let reference: Float32Array[] | undefined; // of each sample [answer tokens, vocab]
+  const judged: Judged[][] = [];
   for (const judge of judges) {
-    const logits = await teacherForcedLogits(judge.model, promptIds, answerIds, signal);
-    const logProbabilities = tokenLogProbabilities(logits, answerIds, vocabSize);
-    const compared = reference && compareLogits(reference, logits, vocabSize);
+    const logits = await teacherForcedBatch(judge.model, given, signal);
+    judged.push(
+      given.map(({ answerIds }, i) => {
+        const compared = reference && compareLogits(reference[i]!, logits[i]!, vocabSize);
+        const logProbabilities = tokenLogProbabilities(logits[i]!, answerIds, vocabSize);
+        return {
+          logProbability: logProbabilities.reduce((sum, value) => sum + value, 0),
+          tokens: answerIds.length,
+          // Six digits are more than a mean over thousands can use, and halve the file.
+          klDivergence: [...(compared?.klDivergence ?? [])].map((nats) => Number(nats.toPrecision(6))),
+          sameTop: compared ? compared.sameTop.reduce((sum, same) => sum + same, 0) : answerIds.length,
+        };
+      }),
+    );
     reference ??= logits;
-    judged.push({
-      logProbability: logProbabilities.reduce((sum, value) => sum + value, 0),
-      tokens: answerIds.length,
-      // Six digits are more than a mean over thousands can use, and halve the file.
-      klDivergence: [...(compared?.klDivergence ?? [])].map((nats) => Number(nats.toPrecision(6))),
-      sameTop: compared ? compared.sameTop.reduce((sum, same) => sum + same, 0) : answerIds.length,
-    });
   }
   return judged;
 }

@@ -1,70 +1,90 @@
-// lib/compile/force.ts: a given text -> the logits before each of its tokens, by the loop that writes texts: the same
-// kernels as decoding, fed with tokens that are known. One program for all lengths.
+// lib/compile/force.ts: given texts -> the logits before each of their tokens, by the loop that writes texts: the same
+// kernels as decoding, fed with tokens that are known. One program for all lengths and as many rows as there are texts.
 import * as tf from '@tensorflow/tfjs-core';
 import { disposeCache, type KVCache } from '../cache.js';
-import type { ForwardFunction, ForwardOutput } from '../forward.js';
+import type { ForwardFunction, ForwardOutput, GivenText } from '../forward.js';
 import { type Jitted, scan } from '../jit/jit.js';
 import type { ParamTree } from '../tensor.js';
 
-/** Rounds of the program: each leaves a row of logits behind. Longer texts run it again. */
+/** Rounds of the program: each leaves a row of logits a text behind. Longer texts run it again. */
 const ROUNDS = 64;
 
 interface Carry {
-  readonly place: tf.Tensor1D; // [1] int32, of the next token in `tokens`
-  readonly position: tf.Tensor1D; // [1] int32, of that token in the text
+  readonly place: tf.Tensor1D; // [1] int32, of the next tokens in `tokens`
+  readonly position: tf.Tensor1D; // [batch] int32, of those tokens in their texts
   readonly cache: KVCache;
 }
 
 type Loop = ReturnType<typeof forcedLoop>;
 export type ForcedProgram = Jitted<Parameters<Loop>, ReturnType<Loop>>;
 
-/** The function that a ForcedProgram is compiled from: tokens [ROUNDS] int32, of which the first `count` [1] are real. */
+/**
+ * The function that a ForcedProgram is compiled from: tokens [ROUNDS, batch] int32, of which a text's first `count`
+ * [batch] are real. A text that has ended waits for the others: it writes nothing to its cache.
+ */
 export function forcedLoop(forward: ForwardFunction) {
-  return (params: ParamTree, begun: Carry, tokens: tf.Tensor1D, count: tf.Tensor1D) =>
+  return (params: ParamTree, begun: Carry, tokens: tf.Tensor2D, count: tf.Tensor1D) =>
     scan(
       ({ place, position, cache }: Carry) => {
-        const one = tf.tensor1d([1], 'int32');
-        const token = tf.reshape(tf.gather(tokens, place), [1, 1]) as tf.Tensor2D;
-        const output = forward(params, { tokens: token, start: position, count: one }, cache);
-        const next = (value: tf.Tensor1D) => tf.add(value, one) as tf.Tensor1D;
+        const token = tf.reshape(tf.gather(tokens, place), [-1, 1]) as tf.Tensor2D;
+        const active = tf.cast(tf.less(place, count), 'int32') as tf.Tensor1D;
+        const output = forward(params, { tokens: token, start: position, count: active }, cache);
         return {
-          carry: { place: next(place), position: next(position), cache: output.cache },
+          carry: {
+            place: tf.add(place, tf.tensor1d([1], 'int32')) as tf.Tensor1D,
+            position: tf.add(position, active) as tf.Tensor1D,
+            cache: output.cache,
+          },
           output: output.logits,
         };
       },
       begun,
       ROUNDS,
-      { until: ({ place }) => tf.reshape(tf.greaterEqual(place, count), []) },
+      { until: ({ place }) => tf.reshape(tf.greaterEqual(place, tf.max(count)), []) },
     );
 }
 
 /**
  * Logits of each answer token's position.
- * @param prompt the prompt's pass: logits of its last token, and the cache, which is taken over
- * @returns [answerIds.length, vocab] float32
+ * @param prompts the prompts' pass: logits of their last tokens, and the cache, which is taken over
+ * @returns [answer, vocab] float32 of each text
  */
 export async function forcedLogits(
   program: ForcedProgram,
   params: ParamTree,
-  prompt: ForwardOutput,
-  promptLength: number,
-  answerIds: readonly number[],
+  prompts: ForwardOutput,
+  texts: readonly GivenText[],
   signal: AbortSignal | undefined,
-): Promise<Float32Array> {
-  const vocab = prompt.logits.shape[1];
-  const rows = new Float32Array(answerIds.length * vocab);
-  rows.set((await prompt.logits.data()) as Float32Array);
-  prompt.logits.dispose();
-  let held = prompt.cache;
+): Promise<Float32Array[]> {
+  const vocab = prompts.logits.shape[1];
+  const batch = texts.length;
+  const first = (await prompts.logits.data()) as Float32Array; // [batch, vocab]
+  prompts.logits.dispose();
+  const rows = texts.map(({ answerIds }, text) => {
+    const logits = new Float32Array(answerIds.length * vocab);
+    logits.set(first.subarray(text * vocab, (text + 1) * vocab));
+    return logits;
+  });
+  const given = texts.map(({ answerIds }) => answerIds.slice(0, -1)); // nothing follows the last one
+  const longest = Math.max(...given.map(({ length }) => length));
+  let held = prompts.cache;
   try {
-    for (let done = 0; done < answerIds.length - 1; done += ROUNDS) {
-      const piece = answerIds.slice(done, Math.min(done + ROUNDS, answerIds.length - 1));
+    for (let done = 0; done < longest; done += ROUNDS) {
+      const pieces = given.map((ids) => ids.slice(done, done + ROUNDS));
       const numbers = (values: readonly number[]) => tf.tensor1d([...values], 'int32');
-      const [tokens, count] = [numbers(padded(piece)), numbers([piece.length])];
-      const [place, position] = [numbers([0]), numbers([promptLength + done])];
+      const tokens = tf.tensor2d(interleaved(pieces), [ROUNDS, batch], 'int32');
+      const [place, count] = [numbers([0]), numbers(pieces.map(({ length }) => length))];
+      const position = numbers(
+        texts.map(({ promptLength }, i) => promptLength + Math.min(done, given[i]!.length)),
+      );
       const result = await program.run([params, { place, position, cache: held }, tokens, count], { signal });
-      const logits = (await result.outputs.data()) as Float32Array; // [ROUNDS, 1, vocab]
-      rows.set(logits.subarray(0, piece.length * vocab), (done + 1) * vocab);
+      const logits = (await result.outputs.data()) as Float32Array; // [ROUNDS, batch, vocab]
+      for (const [text, { length }] of pieces.entries()) {
+        for (let round = 0; round < length; round++) {
+          const from = (round * batch + text) * vocab;
+          rows[text]!.set(logits.subarray(from, from + vocab), (done + round + 1) * vocab);
+        }
+      }
       disposeCache(held);
       held = result.carry.cache;
       tf.dispose([tokens, count, place, position, result.carry.place, result.carry.position]);
@@ -76,6 +96,7 @@ export async function forcedLogits(
   return rows;
 }
 
-function padded(piece: readonly number[]): number[] {
-  return [...piece, ...new Array<number>(ROUNDS - piece.length).fill(0)];
+/** [ROUNDS * batch]: a token of each text, then the next of each; 0 where a text has ended. */
+function interleaved(pieces: readonly (readonly number[])[]): number[] {
+  return Array.from({ length: ROUNDS }, (_, round) => pieces.map((ids) => ids[round] ?? 0)).flat();
 }

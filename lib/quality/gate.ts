@@ -2,7 +2,8 @@
 // Teacher-forced on the reference answers: perplexity, KL divergence and the most likely token at each position; then
 // both generate freely and their texts are compared. Source: llama.cpp's perplexity tool, for the choice of figures.
 import { type InstructionSample, samplePrompt } from '../dataset.js';
-import { collect, type GenerativeModel } from '../generate.js';
+import type { GenerativeModel } from '../generate.js';
+import { generateBatch } from '../generateBatch.js';
 import {
   compareLogits,
   type Divergence,
@@ -13,7 +14,7 @@ import {
   textQuality,
   tokenLogProbabilities,
 } from '../quality.js';
-import { teacherForcedLogits } from '../teacherForcing.js';
+import { teacherForcedBatch } from '../teacherForcing.js';
 import type { Tokenizer } from '../tokenizer.js';
 import { answerTokens } from './perplexity.js';
 
@@ -39,8 +40,12 @@ export interface QualityThresholds {
 export interface CompareOptions {
   readonly maxNewTokens: number;
   readonly signal?: AbortSignal;
+  /** Told some samples at a time. */
   readonly onSample?: (done: number, total: number) => void;
 }
+
+/** Samples that are measured together: the logits of all their answers are kept at once. */
+const TEXTS_AT_ONCE = 4;
 
 /**
  * Compares a candidate's weights with a reference's, sample by sample.
@@ -57,24 +62,32 @@ export async function compareWeights(
   const comparisons: LogitsComparison[] = [];
   const likelihoods = { candidate: [] as number[], reference: [] as number[] };
   const texts: { text: string; reference: string }[] = [];
-  for (const [i, sample] of samples.entries()) {
-    const promptIds = samplePrompt(tokenizer, sample);
-    const answerIds = answerTokens(tokenizer, reference.eosIds, sample);
+  for (let first = 0; first < samples.length; first += TEXTS_AT_ONCE) {
+    options.onSample?.(first, samples.length);
+    const given = samples.slice(first, first + TEXTS_AT_ONCE).map((sample) => ({
+      promptIds: samplePrompt(tokenizer, sample),
+      answerIds: answerTokens(tokenizer, reference.eosIds, sample),
+    }));
     const logits = {
-      candidate: await teacherForcedLogits(candidate, promptIds, answerIds, options.signal),
-      reference: await teacherForcedLogits(reference, promptIds, answerIds, options.signal),
+      candidate: await teacherForcedBatch(candidate, given, options.signal),
+      reference: await teacherForcedBatch(reference, given, options.signal),
     };
-    comparisons.push(compareLogits(logits.reference, logits.candidate, reference.vocabSize));
-    for (const side of ['candidate', 'reference'] as const) {
-      likelihoods[side].push(...tokenLogProbabilities(logits[side], answerIds, reference.vocabSize));
+    for (const [i, { answerIds }] of given.entries()) {
+      const [mine, theirs] = [logits.candidate[i]!, logits.reference[i]!];
+      comparisons.push(compareLogits(theirs, mine, reference.vocabSize));
+      likelihoods.candidate.push(...tokenLogProbabilities(mine, answerIds, reference.vocabSize));
+      likelihoods.reference.push(...tokenLogProbabilities(theirs, answerIds, reference.vocabSize));
     }
-    const generated = [];
-    for (const model of [candidate, reference])
-      generated.push((await collect(model, promptIds, options)).text ?? '');
+    const prompts = given.map(({ promptIds }) => promptIds);
+    const [generated, expected] = [
+      await generateBatch(candidate, prompts, options),
+      await generateBatch(reference, prompts, options),
+    ];
     options.signal?.throwIfAborted();
-    texts.push({ text: generated[0]!, reference: generated[1]! });
-    options.onSample?.(i + 1, samples.length);
+    const textOf = (i: number, of: typeof generated) => of[i]!.text ?? '';
+    texts.push(...prompts.map((_, i) => ({ text: textOf(i, generated), reference: textOf(i, expected) })));
   }
+  options.onSample?.(samples.length, samples.length);
   const perplexities = {
     candidate: perplexity(likelihoods.candidate),
     reference: perplexity(likelihoods.reference),

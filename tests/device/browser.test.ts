@@ -3,7 +3,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import type { AddressInfo, Server } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 // @ts-expect-error a script, which npm run browser starts as it is
 import { servePage as serve } from '../../browser/serve.mjs';
@@ -16,6 +16,9 @@ const names = [process.env.RESPONSE_TIME_BROWSER ?? '', 'chromium', 'chromium-br
 const browser = names.find((name) => name && spawnSync(name, ['--version']).status === 0);
 const reason = browser ?? 'skipped: no Chromium on this machine, such as the Debian package chromium';
 
+/** SmolLM2-135M-Instruct's folder, of scripts/smollm2.sh: in CI a step of its own. */
+const smollm2 = process.env.RESPONSE_TIME_SMOLLM2;
+
 const addressOf = (server: Server): string => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 
 describe.skipIf(!browser)(`the page in a browser (${reason})`, () => {
@@ -26,7 +29,10 @@ describe.skipIf(!browser)(`the page in a browser (${reason})`, () => {
 
   beforeAll(async () => {
     profile = await mkdtemp(join(tmpdir(), 'response-time-browser-'));
-    server = await servePage({ onReport: (measured) => reported(measured) });
+    server = await servePage({
+      folders: smollm2 ? [smollm2] : [],
+      onReport: (measured) => reported(measured),
+    });
   });
   afterAll(async () => {
     server.close();
@@ -66,6 +72,18 @@ describe.skipIf(!browser)(`the page in a browser (${reason})`, () => {
     const measured = await runPage({ ...emulated, model: 'tiny-gpt2', new: '10', weights: 'int8' });
     expect(measured).toMatchObject({ target: 'webgpu', text: 'Helsinki is the capital of Finland.' });
   });
+
+  test.runIf(smollm2)(
+    'SmolLM2 answers there, quantized on the way to the emulated GPU (where RESPONSE_TIME_SMOLLM2 names its folder)',
+    async () => {
+      const measured = await runPage({
+        ...{ target: 'webgpu', RESPONSE_TIME_WEBGPU: 'swiftshader' },
+        ...{ model: basename(smollm2!), weights: 'int8', prompt: 'What is the capital of France?', new: '7' },
+      });
+      expect(measured).toMatchObject({ target: 'webgpu', text: 'The capital of France is Paris.' });
+    },
+    900_000,
+  );
 
   test('an emulated GPU is refused unless its name is given', async () => {
     const refused = await runPage({ model: 'tiny-gpt2', target: 'webgpu' });

@@ -165,7 +165,7 @@ stopped++;`;
     const code = `import { twice } from './${relative}/outer';\ntwice()`;
     expect((await execute(client, code)).outputs).toMatchObject([{ data: { 'text/plain': '2' } }]);
     write('inner', 'export const value: number = 21;');
-    await sleep(600); // the compiler hears of the change
+    await sleep(2000); // the compiler hears of the change
     expect((await execute(client, code)).outputs).toMatchObject([{ data: { 'text/plain': '42' } }]);
     rmSync(place, { recursive: true });
   });

@@ -72,9 +72,9 @@ describe.concurrent('runNotebook', { timeout: 180_000 }, () => {
 
   test('ends a cell at its time limit', async () => {
     const { error, saved } = await fail('slow', ["console.log('started');\nwhile (true) {}"], {
-      timeoutMs: 1500,
+      timeoutMs: 4000,
     });
-    expect(error.message).toContain('cell 1: TimeoutError: ran longer than its limit of 1.5 s');
+    expect(error.message).toContain('cell 1: TimeoutError: ran longer than its limit of 4 s');
     expect(streamText(outputsOf(saved, 0))).toBe('started\n');
   });
 

