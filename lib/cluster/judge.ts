@@ -58,7 +58,9 @@ export async function judgeAnswers(
       for (const sample of samples) await judge([sample]); // one of them may be at fault
     }
   };
-  const missing = mine.filter(isMissing);
+  // Prompts of like length together: the others' padding would be most of the work.
+  const promptLength = ({ instruction, input }: PlannedSample) => instruction.length + input.length;
+  const missing = mine.filter(isMissing).sort((a, b) => promptLength(a) - promptLength(b));
   for (let first = 0; first < missing.length; first += AT_ONCE)
     await judge(missing.slice(first, first + AT_ONCE));
 }
