@@ -122,7 +122,8 @@ describe.skipIf(missing !== undefined)(`a run on a real Slurm (${reason})`, () =
     for (let shard = 0; shard < SHARDS; shard++) {
       // A task that was stopped may have been one of n2 that began again: only its last attempt measured all.
       const last = Math.max(...measuredBy('many.shards')[shard]!.map(({ restart }) => restart));
-      const name = logs.find((log) => new RegExp(`^shard-${shard}\\.job\\d+-${last}-`).test(log));
+      const number = `${shard}`.padStart(4, '0');
+      const name = logs.find((log) => new RegExp(`^shard-${number}\\.job\\d+-${last}-`).test(log));
       expect(name, logs.join(' ')).toBeDefined();
       const log = readFileSync(join(at('many.shards'), name!), 'utf8');
       expect(log).toMatch(/measuring: 40\/40 \(100 %\), [\d.]+ tok\/s, 0 s left, last error: none\n$/);
