@@ -11,7 +11,7 @@
 //
 // Without groups the whole input axis is one group. Inputs are padded with zeros to whole blocks (see `block`).
 
-import { float32Values, unpackInt4, type Weight } from '../../../tensor.js';
+import { float32Values, type Weight } from '../../../tensor.js';
 import type { WeightFormat } from '../../graph.js';
 
 export const PANEL = 16;
@@ -154,7 +154,7 @@ export function pack(weight: Weight, transposed: boolean, layout: PackedLayout, 
       if (weight.kind !== 'int4')
         throw new TypeError(`pack: expected an int4 weight, received ${weight.kind}`);
       packScales(weight, layout, transposed, target);
-      packInt4(unpackInt4(weight), source, layout, target);
+      packInt4(weight.bytes, source, layout, target);
   }
 }
 
@@ -275,12 +275,9 @@ function packInt8(values: ArrayLike<number>, source: Source, layout: PackedLayou
 
 const EIGHT_ZEROS = 0x88888888; // a nibble of 8 stands for zero
 
-function packInt4(values: Int8Array, source: Source, layout: PackedLayout, target: Uint8Array): void {
+function packInt4(bytes: Uint8Array, source: Source, layout: PackedLayout, target: Uint8Array): void {
   const words = uint32View(target);
   const { inputStride, channelStride } = source;
-  // In two's complement, value + 8 is the low nibble with its upper bit turned round.
-  const nibble = (from: number) => values[from]! & 15;
-  const two = (from: number) => nibble(from) | (nibble(from + inputStride) << 16); // inputs 2 n and 2 n + 1
   eachGroup(layout, (panel, firstInput, inputs, at) => {
     const firstChannel = panel * PANEL;
     const channels = Math.min(PANEL, layout.outDim - firstChannel);
@@ -289,15 +286,34 @@ function packInt4(values: Int8Array, source: Source, layout: PackedLayout, targe
       const present = Math.min(8, inputs - input);
       words.fill(EIGHT_ZEROS, to, to + PANEL);
       let from = (firstInput + input) * inputStride + firstChannel * channelStride;
-      for (let channel = 0; channel < channels; channel++, from += channelStride) {
-        let [word, next] = [EIGHT_ZEROS, from];
-        for (let place = 0; place < present - 1; place += 2, next += 2 * inputStride)
-          word ^= two(next) << (2 * place);
-        if (present % 2 === 1) word ^= nibble(next) << (2 * (present - 1));
-        words[to + channel] = word;
+      for (let channel = 0; present > 0 && channel < channels; channel++, from += channelStride) {
+        const areBytes = inputStride === 1 && present === 8 && from % 2 === 0;
+        words[to + channel] = areBytes
+          ? wordOfBytes(bytes, from / 2)
+          : wordOfNibbles(bytes, from, inputStride, present);
       }
     }
   });
+}
+
+/** Eight inputs of a channel that lie side by side, two a byte. */
+function wordOfBytes(bytes: Uint8Array, first: number): number {
+  let word = 0;
+  for (let pair = 0; pair < 4; pair++) {
+    const both = bytes[first + pair]!;
+    word |= ((both & 15) | ((both >>> 4) << 16)) << (4 * pair);
+  }
+  return word;
+}
+
+/** Up to eight inputs of a channel, wherever they lie. */
+function wordOfNibbles(bytes: Uint8Array, first: number, stride: number, present: number): number {
+  let [word, from] = [EIGHT_ZEROS, first];
+  for (let place = 0; place < present; place++, from += stride) {
+    const nibble = (bytes[from >>> 1]! >>> ((from & 1) * 4)) & 15;
+    word ^= (nibble ^ 8) << ((place & 1) * 16 + (place >> 1) * 4);
+  }
+  return word;
 }
 
 const float32View = (bytes: Uint8Array) =>
