@@ -134,6 +134,19 @@ const MARKS = [
   { key: 'p99', share: 0.99, symbol: 'diamond', label: 'p99', anchor: 'bottom' },
 ] as const;
 
+/** Most steps of a distribution's line: more cannot be told apart, and a notebook keeps every one. */
+const MOST_STEPS = 250;
+
+/** Values of a distribution and the share that is at most as large; of very many values, evenly chosen ones. */
+function steps(ascending: readonly number[]): { values: number[]; shares: number[] } {
+  const count = Math.min(ascending.length, MOST_STEPS);
+  const places = Array.from({ length: count }, (_, i) => Math.ceil(((i + 1) * ascending.length) / count));
+  return {
+    values: places.map((place) => ascending[place - 1]!),
+    shares: places.map((place) => place / ascending.length),
+  };
+}
+
 /**
  * Cumulative distribution of whole requests, or of first tokens, one line a Run, with p50, p95 and p99 marked.
  * The time axis is logarithmic where the longest is over twenty times the shortest.
@@ -148,13 +161,13 @@ export function latencyFigure(
   const least = Math.min(...runs.map((run) => run.summary[of].min));
   const most = Math.max(...runs.map((run) => run.summary[of].max));
   const lines = runs.map((run) => {
-    const ascending = [...run.samples[of]].sort((a, b) => a - b);
+    const { values, shares } = steps([...run.samples[of]].sort((a, b) => a - b));
     return {
       type: 'scatter',
       mode: 'lines',
       name: `${run.label}: p50 ${decimal(run.summary[of].p50)}, p95 ${decimal(run.summary[of].p95)}, p99 ${decimal(run.summary[of].p99)} ms`,
-      x: [ascending[0], ...ascending],
-      y: [0, ...ascending.map((_, i) => (i + 1) / ascending.length)],
+      x: [values[0], ...values],
+      y: [0, ...shares],
       line: { shape: 'hv', width: 2, color: colorOf(run), dash: run.cache ? 'solid' : 'dot' },
       hovertemplate: '%{x:.4g} ms: %{y:.0%}<extra></extra>',
     };
