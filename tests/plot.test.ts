@@ -133,6 +133,14 @@ test('latency: every sample is a step, p50, p95 and p99 are marked and named', (
   expect(parts(figure).layout.xaxis.type).toBeUndefined();
 });
 
+test('latency: of a thousand samples the line keeps 250 steps, all of them right', () => {
+  const many = makeRun({ samples: makeSamples(Array.from({ length: 999 }, (_, i) => 999 - i)) });
+  const { x, y } = parts(latencyFigure([many])).data[0]!;
+  expect(x).toHaveLength(251);
+  expect([x[0], y[0], x.at(-1), y.at(-1)]).toEqual([x[1], 0, 999, 1]);
+  for (const [i, value] of x.entries()) if (i > 0) expect(y[i]).toBe(Number(value) / 999);
+});
+
 test('cost: dollars an hour over tokens an hour; no price is missing, not free', () => {
   expect(costPerMillionTokens(1000, 3.6)).toBeCloseTo(1, 12);
   const figure = costFigure([uncached, cached], {
