@@ -8,7 +8,7 @@ import { forwardInput } from './forward.js';
 import { textWriter } from './generate/textWriter.js';
 import { TokenQueue } from './generate/tokenQueue.js';
 import type { Sampling } from './sample.js';
-import { checkSampling, GREEDY, randomKey, sampleToken } from './sample.js';
+import { checkSampling, GREEDY, randomKey, sampleNext } from './sample.js';
 import type { ParamTree } from './tensor.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -242,10 +242,7 @@ async function step(
   const input = forwardInput([ids], [start]);
   const output = await model.forward(model.params, input, cache);
   state.cacheBytes = Math.max(state.cacheBytes, cacheBytes(output.cache));
-  const choice = tf.tidy(() => {
-    const position = tf.tensor1d([start + ids.length], 'int32');
-    return sampleToken(output.logits, sampling, state.key, position);
-  });
+  const choice = sampleNext(output.logits, input, sampling, state.key);
   const [id] = await choice.data();
   if (state.newIds.length === 0) {
     const logits = (await output.logits.data()) as Float32Array;
@@ -266,7 +263,7 @@ export function refuseNaN(logits: Float32Array): void {
 }
 
 /** Lets timers, signals and other requests run: some backends never leave the microtask queue by themselves. */
-function nextTurn(): Promise<void> {
+export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 

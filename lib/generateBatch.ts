@@ -14,7 +14,7 @@ import {
   type GenerativeModel,
   refuseNaN,
 } from './generate.js';
-import { checkSampling, GREEDY, randomKey, sampleToken } from './sample.js';
+import { checkSampling, GREEDY, randomKey, sampleNext } from './sample.js';
 
 /** One text in the making. */
 interface Row {
@@ -103,7 +103,7 @@ async function firstTokens(
   );
   const output = await model.forward(model.params, input, cache);
   const logits = (await output.logits.data()) as Float32Array; // first: a GPU's cannot be read without waiting
-  const choice = sampleFirst(output.logits, rows, sampling, key);
+  const choice = sampleNext(output.logits, input, sampling, key);
   const ids = await choice.data();
   tf.dispose([choice, output.logits, input.tokens, input.start, input.count]);
   try {
@@ -117,21 +117,6 @@ async function firstTokens(
     note(ids[at]!, at);
   });
   return output.cache;
-}
-
-function sampleFirst(
-  logits: tf.Tensor2D,
-  rows: readonly Row[],
-  sampling: NonNullable<GenerateOptions['sampling']>,
-  key: tf.Tensor1D,
-): tf.Tensor1D {
-  return tf.tidy(() => {
-    const positions = tf.tensor1d(
-      rows.map(({ promptIds }) => promptIds.length),
-      'int32',
-    );
-    return sampleToken(logits, sampling, key, positions);
-  });
 }
 
 function addToken(row: Row, id: number, ends: readonly number[], maxNewTokens: number): GeneratedToken {

@@ -57,6 +57,16 @@ export function sampleToken(
   return best ? ofRow(best.indices, drawn) : drawn;
 }
 
+/** The same after a forward call that read `count` [batch] tokens from place `start` [batch] on. */
+export function sampleNext(
+  logits: tf.Tensor2D,
+  { start, count }: { readonly start: tf.Tensor1D; readonly count: tf.Tensor1D },
+  sampling: Sampling,
+  key: tf.Tensor1D,
+): tf.Tensor1D {
+  return tf.tidy(() => sampleToken(logits, sampling, key, tf.add(start, count) as tf.Tensor1D));
+}
+
 /** values[row, places[row]] of values [batch, n] int32. */
 function ofRow(values: tf.Tensor2D, places: tf.Tensor1D): tf.Tensor1D {
   const [batch, n] = values.shape;

@@ -27,6 +27,9 @@ export async function teacherForcedLogits(
   return (await teacherForcedBatch(model, [{ promptIds, answerIds }], signal))[0]!;
 }
 
+/** Texts that are best measured together: more rows gain little, and the logits of all are kept at once. */
+export const TEXTS_AT_ONCE = 4;
+
 /** The same for several texts, which a compiled model measures together. @throws as teacherForcedLogits */
 export async function teacherForcedBatch(
   model: GenerativeModel,

@@ -2,11 +2,10 @@
 // plan + compiled or loaded models -> one line a sample and configuration: log-probability, KL divergence, same top.
 // The figures are quality/gate.ts's, kept by sample so that shards can be merged.
 
-import { samplePrompt } from '../dataset.js';
 import type { GenerativeModel } from '../generate.js';
-import { answerTokens } from '../quality/perplexity.js';
+import { promptAndAnswer } from '../quality/perplexity.js';
 import { compareLogits, tokenLogProbabilities } from '../quality.js';
-import { teacherForcedBatch } from '../teacherForcing.js';
+import { TEXTS_AT_ONCE, teacherForcedBatch } from '../teacherForcing.js';
 import type { Judged, ShardStore } from './files.js';
 import { type ClusterPlan, type PlannedSample, shardOf } from './plan.js';
 import type { ShardWatch } from './progress.js';
@@ -16,9 +15,6 @@ export interface Judge {
   readonly label: string;
   readonly model: GenerativeModel;
 }
-
-/** Samples that are judged together: the logits of all their answers are kept at once. */
-const AT_ONCE = 4;
 
 /**
  * Judges the answers of a shard's samples that no attempt has judged.
@@ -61,8 +57,8 @@ export async function judgeAnswers(
   // Prompts of like length together: the others' padding would be most of the work.
   const promptLength = ({ instruction, input }: PlannedSample) => instruction.length + input.length;
   const missing = mine.filter(isMissing).sort((a, b) => promptLength(a) - promptLength(b));
-  for (let first = 0; first < missing.length; first += AT_ONCE)
-    await judge(missing.slice(first, first + AT_ONCE));
+  for (let first = 0; first < missing.length; first += TEXTS_AT_ONCE)
+    await judge(missing.slice(first, first + TEXTS_AT_ONCE));
 }
 
 /** @returns of each judge, what it expects of each sample's answer */
@@ -75,10 +71,7 @@ async function judgeSamples(
   const { model } = judges[0]!;
   const { tokenizer, eosIds, vocabSize } = model;
   if (!tokenizer) throw new RangeError('judge: expected a model with a tokenizer, received none');
-  const given = samples.map((sample) => ({
-    promptIds: samplePrompt(tokenizer, sample),
-    answerIds: answerTokens(tokenizer, eosIds, sample).slice(0, most),
-  }));
+  const given = samples.map((sample) => promptAndAnswer(tokenizer, eosIds, sample, most));
   let reference: Float32Array[] | undefined; // of each sample [answer tokens, vocab]
   const judged: Judged[][] = [];
   for (const judge of judges) {

@@ -1,7 +1,8 @@
 // lib/generate/decodeByCalls.ts: many texts at once, a forward call a token of each: for models without a compiled loop.
 import * as tf from '@tensorflow/tfjs-core';
 import { type Decode, type Forward, forwardInput } from '../forward.js';
-import { sampleToken } from '../sample.js';
+import { nextTurn } from '../generate.js';
+import { sampleNext } from '../sample.js';
 
 /** What a compiled loop does, by calls. A row that has ended waits for the others: it writes nothing to its cache. */
 export function decodeByCalls(forward: Forward): Decode {
@@ -15,10 +16,7 @@ export function decodeByCalls(forward: Forward): Decode {
       );
       const output = await forward(params, input, cache);
       cache = output.cache;
-      const choice = tf.tidy(() => {
-        const next = tf.add(input.start, input.count) as tf.Tensor1D;
-        return sampleToken(output.logits, sampling, key, next);
-      });
+      const choice = sampleNext(output.logits, input, sampling, key);
       const ids = await choice.data();
       tf.dispose([choice, output.logits, input.tokens, input.start, input.count]);
       for (const [at, text] of texts.entries()) {
@@ -29,7 +27,7 @@ export function decodeByCalls(forward: Forward): Decode {
         text.limit = eosIds.includes(id) ? 0 : text.limit - 1;
         onToken(id, at);
       }
-      await new Promise((resolve) => setImmediate(resolve)); // timers and signals get their turn
+      await nextTurn();
     }
     return cache;
   };

@@ -1,7 +1,7 @@
 // lib/quality/gate.ts: two sets of weights of one model, compared on samples -> figures, and whether they pass.
 // Teacher-forced on the reference answers: perplexity, KL divergence and the most likely token at each position; then
 // both generate freely and their texts are compared. Source: llama.cpp's perplexity tool, for the choice of figures.
-import { type InstructionSample, samplePrompt } from '../dataset.js';
+import type { InstructionSample } from '../dataset.js';
 import type { GenerativeModel } from '../generate.js';
 import { generateBatch } from '../generateBatch.js';
 import {
@@ -14,9 +14,9 @@ import {
   textQuality,
   tokenLogProbabilities,
 } from '../quality.js';
-import { teacherForcedBatch } from '../teacherForcing.js';
+import { TEXTS_AT_ONCE, teacherForcedBatch } from '../teacherForcing.js';
 import type { Tokenizer } from '../tokenizer.js';
-import { answerTokens } from './perplexity.js';
+import { promptAndAnswer } from './perplexity.js';
 
 export interface WeightsComparison extends Divergence {
   readonly samples: number;
@@ -44,9 +44,6 @@ export interface CompareOptions {
   readonly onSample?: (done: number, total: number) => void;
 }
 
-/** Samples that are measured together: the logits of all their answers are kept at once. */
-const TEXTS_AT_ONCE = 4;
-
 /**
  * Compares a candidate's weights with a reference's, sample by sample.
  * @param samples the answers, with the end-of-sequence token after each, are what both are measured on
@@ -64,10 +61,9 @@ export async function compareWeights(
   const texts: { text: string; reference: string }[] = [];
   for (let first = 0; first < samples.length; first += TEXTS_AT_ONCE) {
     options.onSample?.(first, samples.length);
-    const given = samples.slice(first, first + TEXTS_AT_ONCE).map((sample) => ({
-      promptIds: samplePrompt(tokenizer, sample),
-      answerIds: answerTokens(tokenizer, reference.eosIds, sample),
-    }));
+    const given = samples
+      .slice(first, first + TEXTS_AT_ONCE)
+      .map((sample) => promptAndAnswer(tokenizer, reference.eosIds, sample));
     const logits = {
       candidate: await teacherForcedBatch(candidate, given, options.signal),
       reference: await teacherForcedBatch(reference, given, options.signal),
@@ -84,8 +80,8 @@ export async function compareWeights(
       await generateBatch(reference, prompts, options),
     ];
     options.signal?.throwIfAborted();
-    const textOf = (i: number, of: typeof generated) => of[i]!.text ?? '';
-    texts.push(...prompts.map((_, i) => ({ text: textOf(i, generated), reference: textOf(i, expected) })));
+    for (const [i, { text }] of generated.entries())
+      texts.push({ text: text ?? '', reference: expected[i]!.text ?? '' });
   }
   options.onSample?.(samples.length, samples.length);
   const perplexities = {

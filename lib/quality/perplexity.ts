@@ -4,7 +4,7 @@
 import { type InstructionSample, samplePrompt } from '../dataset.js';
 import type { GenerativeModel } from '../generate.js';
 import { perplexity, tokenLogProbabilities } from '../quality.js';
-import { teacherForcedLogits } from '../teacherForcing.js';
+import { type PromptAndAnswer, teacherForcedLogits } from '../teacherForcing.js';
 import type { Tokenizer } from '../tokenizer.js';
 
 /**
@@ -22,18 +22,26 @@ export async function answerPerplexity(
   const logProbabilities: number[] = [];
   for (const sample of samples) {
     signal?.throwIfAborted();
-    const answerIds = answerTokens(tokenizer, eosIds, sample);
-    const logits = await teacherForcedLogits(model, samplePrompt(tokenizer, sample), answerIds, signal);
+    const { promptIds, answerIds } = promptAndAnswer(tokenizer, eosIds, sample);
+    const logits = await teacherForcedLogits(model, promptIds, answerIds, signal);
     logProbabilities.push(...tokenLogProbabilities(logits, answerIds, vocabSize));
   }
   return perplexity(logProbabilities);
 }
 
-/** The reference answer as the model should end it: its tokens and one end-of-sequence token. */
-export function answerTokens(
+/**
+ * A sample's prompt, and its reference answer as the model should end it: its tokens and one end-of-sequence token.
+ * @param most tokens of the answer; all if absent
+ */
+export function promptAndAnswer(
   tokenizer: Tokenizer,
   eosIds: readonly number[],
-  { output }: InstructionSample,
-): number[] {
-  return [...tokenizer.encode(output, { addSpecialTokens: false }), ...eosIds.slice(0, 1)];
+  sample: InstructionSample,
+  most?: number,
+): PromptAndAnswer {
+  const answer = tokenizer.encode(sample.output, { addSpecialTokens: false });
+  return {
+    promptIds: samplePrompt(tokenizer, sample),
+    answerIds: [...answer, ...eosIds.slice(0, 1)].slice(0, most),
+  };
 }
