@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { optimize } from '../../lib/jit/optimize.js';
 import { groupKernels } from '../../lib/jit/passes/groupKernels.js';
 import { planMemory } from '../../lib/jit/plan.js';
-import type { RunOptions, RunReport, Target } from '../../lib/jit/target.js';
+import type { Mode, RunOptions, RunReport, Target } from '../../lib/jit/target.js';
 import { interpret } from '../../lib/jit/targets/reference/interpret.js';
 import { traceFunction } from '../../lib/jit/trace.js';
 import { boundWeight, weightUses } from '../../lib/jit/weights.js';
@@ -21,13 +21,13 @@ export async function checkOnTarget(
   inputs: readonly tf.Tensor[],
   tolerance: number,
   least: number,
-  options: RunOptions = {},
+  { mode, ...options }: RunOptions & { readonly mode?: Mode } = {},
 ): Promise<RunReport> {
   const traced = traceFunction(fn as (...args: never[]) => unknown, inputs);
   const plain = optimize(traced.graph);
   const { graph, groups } = target.groups ? groupKernels(plain) : { graph: plain, groups: undefined };
   const plan = planMemory(graph, [], groups, target.planOptions);
-  const program = await target.compile(plan);
+  const program = await target.compile(plan, mode ? { mode } : {});
   const uses = weightUses(graph);
   const weights = graph.weights.map((slot, i) => boundWeight(target, slot.weight!, uses[i]!));
   const given = inputs.map((input) => ({

@@ -15,6 +15,7 @@ import type {
   KernelFunction,
   LaunchParameter,
   LocalArray,
+  MatrixKind,
   Statement,
 } from './kernel.js';
 
@@ -29,6 +30,12 @@ export interface ArrayRef {
 export interface Variable {
   readonly name: string;
   readonly value: Expr;
+}
+
+/** A matrix that neighbouring threads hold together: a sum, or one side of a product. */
+export interface Matrix {
+  readonly name: string;
+  readonly of: MatrixKind;
 }
 
 /** Statements of a function or kernel; names are made unique. */
@@ -71,6 +78,45 @@ export class Statements {
   atomicAdd(array: ArrayRef, index: Operand, value: Operand): void {
     const given = operand(value, array.element);
     this.list.push({ kind: 'atomicAdd', array: array.name, index: operand(index, 'u32'), value: given });
+  }
+
+  /** A sum of products, zero at first. All matrix statements are reached by whole workgroups. */
+  matrixSum(name: string, of: MatrixKind): Matrix {
+    const own = this.unique(name);
+    this.list.push({ kind: 'matrixSum', name: own, of });
+    return { name: own, of };
+  }
+
+  /**
+   * Reads one side of a product.
+   * @param offset element of the u32x4 array where the first row begins
+   * @param stride elements from one row to the next
+   * @param rows whether rows run along the depth, 16 of them; or (a right side of halves) across it
+   */
+  matrixLoad(
+    side: 'left' | 'right',
+    of: MatrixKind,
+    array: ArrayRef,
+    offset: Operand,
+    stride: Operand,
+    rows: 'along' | 'across' = 'along',
+  ): Matrix {
+    expectType(`matrix of ${array.name}`, array.element, 'u32x4');
+    const name = this.unique(side);
+    const [first, each] = [operand(offset, 'u32'), operand(stride, 'u32')];
+    const place = { array: array.name, offset: first, stride: each };
+    this.list.push({ kind: 'matrixLoad', name, of, side, rows, ...place });
+    return { name, of };
+  }
+
+  matrixMultiplyAdd(sum: Matrix, left: Matrix, right: Matrix): void {
+    this.list.push({ kind: 'matrixMultiplyAdd', sum: sum.name, left: left.name, right: right.name });
+  }
+
+  matrixStore(sum: Matrix, array: ArrayRef, offset: Operand, stride: Operand): void {
+    expectType(`matrix to ${array.name}`, array.element, sum.of === 'halves' ? 'f32' : 'i32');
+    const [first, each] = [operand(offset, 'u32'), operand(stride, 'u32')];
+    this.list.push({ kind: 'matrixStore', sum: sum.name, array: array.name, offset: first, stride: each });
   }
 
   if(condition: Expr, then: () => void, otherwise: () => void = () => {}): void {

@@ -17,6 +17,18 @@ export interface LocalArray {
   readonly length: number;
 }
 
+/**
+ * What the adapter's matrix units multiply: `halves` [16, 16] x [16, 16] of float16, summed in float32; `bytes` [16, 32]
+ * x [32, 16] of signed bytes, summed in i32. Both lie in words of a u32x4 array: eight halves or sixteen bytes of a row
+ * in an element, the right side transposed, so that both sides' rows run along the depth.
+ */
+export type MatrixKind = 'halves' | 'bytes';
+
+/** Rows and columns of a matrix unit's result. */
+export const matrixSide = 16;
+/** Threads that hold a matrix together: neighbours by localIndex. */
+export const matrixThreads = 32;
+
 /** A number that the host gives with a dispatch. */
 export interface LaunchParameter {
   readonly name: string;
@@ -49,6 +61,36 @@ export type Statement =
   | { readonly kind: 'while'; readonly condition: Expr; readonly body: readonly Statement[] }
   | { readonly kind: 'break' | 'continue' }
   | { readonly kind: 'return'; readonly value: Expr | null }
+  /** A sum of products that `matrixThreads` neighbouring threads hold together, zero at first. */
+  | { readonly kind: 'matrixSum'; readonly name: string; readonly of: MatrixKind }
+  /**
+   * One side of a product: rows of an array, from element `offset` on, a row every `stride` elements. Rows run along the
+   * depth, 16 of them; or, of a right side of halves, across it: as many as the product is deep.
+   */
+  | {
+      readonly kind: 'matrixLoad';
+      readonly name: string;
+      readonly of: MatrixKind;
+      readonly side: 'left' | 'right';
+      readonly rows: 'along' | 'across';
+      readonly array: string;
+      readonly offset: Expr;
+      readonly stride: Expr;
+    }
+  | {
+      readonly kind: 'matrixMultiplyAdd';
+      readonly sum: string;
+      readonly left: string;
+      readonly right: string;
+    }
+  /** Writes a sum's 16 rows; the array's elements are f32 (halves) or i32 (bytes). */
+  | {
+      readonly kind: 'matrixStore';
+      readonly sum: string;
+      readonly array: string;
+      readonly offset: Expr;
+      readonly stride: Expr;
+    }
   /** All threads of the workgroup arrive; `shared`: what they wrote to shared arrays is seen, `storage`: to buffers. */
   | { readonly kind: 'barrier'; readonly memory: 'shared' | 'storage' };
 
@@ -80,6 +122,8 @@ export interface Features {
   readonly maxSubgroupSize: number;
   /** dot4I8 in hardware or emulated by the driver; false: builder.ts spells it out. */
   readonly packedDot: boolean;
+  /** Matrix units for both MatrixKinds; their threads are a subgroup. */
+  readonly matrices: boolean;
   readonly maxThreads: number; // in a workgroup
   readonly maxSharedBytes: number;
   readonly maxBuffers: number; // of one kernel
@@ -92,6 +136,7 @@ export const plainFeatures: Features = {
   minSubgroupSize: 0,
   maxSubgroupSize: 0,
   packedDot: false,
+  matrices: false,
   maxThreads: 256,
   maxSharedBytes: 16384,
   maxBuffers: 8,
@@ -106,6 +151,7 @@ export function forEachExpr(statements: readonly Statement[], visit: (expr: Expr
   for (const statement of statements) {
     if ('value' in statement && statement.value) walk(statement.value);
     if ('index' in statement) walk(statement.index);
+    if ('offset' in statement) for (const part of [statement.offset, statement.stride]) walk(part);
     if ('condition' in statement) walk(statement.condition);
     if (statement.kind === 'for')
       for (const part of [statement.begin, statement.end, statement.step]) walk(part);

@@ -21,7 +21,10 @@ export function testGpu(): Promise<Gpu | string> {
 
 export type Words = Float32Array | Uint32Array | Int32Array;
 
-/** Runs a kernel once. @returns contents of all buffers afterwards, as their element types say */
+/**
+ * Runs a kernel once; matrix units are spelled out where there are none.
+ * @returns contents of all buffers afterwards, as their element types say
+ */
 export async function runKernel(
   gpu: Gpu,
   kernel: Kernel,
@@ -30,7 +33,8 @@ export async function runKernel(
 ): Promise<Record<string, Float32Array>> {
   const { device } = gpu;
   device.pushErrorScope('validation');
-  const code = printWgsl(kernel, gpu.wgsl);
+  const matrices = gpu.features.matrices ? 'units' : 'emulated';
+  const code = printWgsl(kernel, { ...gpu.wgsl, matrices });
   const module = device.createShaderModule({ code });
   const { messages } = await module.getCompilationInfo();
   const wrong = messages.find(({ type }) => type === 'error');

@@ -2,7 +2,7 @@
 
 import { sizeOf } from '../../../tensor.js';
 import { Arena } from '../../arena.js';
-import type { ElementType, Value } from '../../graph.js';
+import type { ElementType, Value, WeightFormat } from '../../graph.js';
 import type { Features } from '../../kernels/kernel.js';
 import type { CopyStep, KernelStep, Place, Plan, Step } from '../../steps.js';
 import { elementBytes } from '../../steps.js';
@@ -36,6 +36,8 @@ export interface ContextOptions {
   readonly mode?: Mode | undefined;
   /** `plain`: only the generic kernels, which compile fast; for emulated GPUs and for comparison. Default all. */
   readonly kernels?: KernelChoice | undefined;
+  /** Prompts may be computed with float16; default what planTakesHalves says. */
+  readonly takesHalves?: boolean | undefined;
 }
 
 export type KernelChoice = 'all' | 'plain';
@@ -48,6 +50,7 @@ export class LowerContext {
   readonly shapes: ReadonlyMap<string, MatvecShape>;
   /** Matrix-vector problems of the plan, by problemKey. */
   readonly problems = new Map<string, MatvecProblem>();
+  readonly takesHalves: boolean;
   /** Bytes of scratch that the program needs. */
   scratchBytes = 0;
   /** Number of the step that is being lowered, as RunReport.stepMs counts. */
@@ -61,13 +64,21 @@ export class LowerContext {
 
   constructor(
     readonly plan: Plan,
-    { features, bindingBytes, mode = 'exact', kernels = 'all', shapes = new Map() }: ContextOptions,
+    {
+      features,
+      bindingBytes,
+      mode = 'exact',
+      kernels = 'all',
+      shapes = new Map(),
+      takesHalves = planTakesHalves(plan, mode),
+    }: ContextOptions,
   ) {
     this.mode = mode;
     this.shapes = shapes;
     this.kernels = kernels;
     this.features = { ...features, maxBuffers: features.maxBuffers - 1 }; // one is a loop's control memory
     this.bindingBytes = bindingBytes;
+    this.takesHalves = takesHalves;
     this.#written = writtenInputs(plan.steps);
   }
 
@@ -159,6 +170,24 @@ export class LowerContext {
     if (place.space === 'constant') return false;
     return place.space !== 'input' || this.#written.has(place.index);
   }
+}
+
+/**
+ * True if prompts may be computed with float16: in the mode `fast`, or where no product's Weights have more precision
+ * than that. Vectors do not count: they are added or multiplied in float32.
+ */
+export function planTakesHalves(plan: Plan, mode: Mode): boolean {
+  if (mode === 'fast') return true;
+  const formats = new Set<WeightFormat>();
+  const visit = (step: Step): void => {
+    if (step.kind === 'scan') step.steps.forEach(visit);
+    if (step.kind !== 'kernel' || step.node.op !== 'Linear') return;
+    for (const { weight } of step.node.attrs.products) formats.add(plan.weights[weight]!.format);
+  };
+  plan.steps.forEach(visit);
+  return (
+    formats.size > 0 && [...formats].every((format) => format.kind !== 'float' || format.dtype === 'f16')
+  );
 }
 
 /** Inputs of the plan that some step writes: they were donated. */

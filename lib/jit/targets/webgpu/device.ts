@@ -2,7 +2,7 @@
 // errors that say what to do. In Node through Dawn (npm package `webgpu`), in a browser through navigator.gpu.
 
 import { type GpuInfo, gpuName, isSoftwareGpu, noGpuAdvice } from '../../../gpu.js';
-import type { Features } from '../../kernels/kernel.js';
+import { type Features, matrixThreads } from '../../kernels/kernel.js';
 import type { WgslOptions } from './wgsl.js';
 
 export interface GpuOptions {
@@ -11,6 +11,8 @@ export interface GpuOptions {
    * environment says in RESPONSE_TIME_WEBGPU.
    */
   readonly software?: string | undefined;
+  /** `emulated`: kernels for matrix units are taken, their units spelled out; for tests. Default: what the adapter has. */
+  readonly matrices?: 'emulated' | undefined;
 }
 
 /** An open device and what it can do. */
@@ -30,9 +32,9 @@ export interface Gpu {
 /** Node's way to a GPU; undefined in a browser, where there is nothing to load. */
 async function nodeGpu(): Promise<GPU | undefined> {
   if (typeof process === 'undefined' || !process.versions?.node) return undefined;
-  const { findGpu, openNodeGpu } = await import('../../../backend.js');
+  const { findGpu, openCompilerGpu } = await import('../../../backend.js');
   // Asked in a process of its own first: a broken driver takes down the process that asks.
-  return (await findGpu()) ? openNodeGpu() : undefined;
+  return (await findGpu()) ? openCompilerGpu() : undefined;
 }
 
 function askedSoftware(): string | undefined {
@@ -43,9 +45,8 @@ function askedSoftware(): string | undefined {
  * Opens the machine's GPU.
  * @throws Error if there is none, or only one that is emulated and was not asked for (says what to do)
  */
-export async function openGpu({ software = askedSoftware() }: GpuOptions = {}): Promise<Gpu> {
-  const held = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
-  const gpu = held ?? (await nodeGpu());
+export async function openGpu({ software = askedSoftware(), matrices }: GpuOptions = {}): Promise<Gpu> {
+  const gpu = (await nodeGpu()) ?? (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
   const adapter = await gpu?.requestAdapter({ powerPreference: 'high-performance' });
   if (!gpu || !adapter)
     throw new Error(`target webgpu: no GPU adapter: ${noGpuAdvice}. Take the target wasm instead`);
@@ -58,7 +59,7 @@ export async function openGpu({ software = askedSoftware() }: GpuOptions = {}): 
       `target webgpu: ${name} is no GPU but emulates one on the CPU, slower than the target wasm. ` +
         `To test on it, name it: RESPONSE_TIME_WEBGPU=${info.architecture || 'swiftshader'}`,
     );
-  return openDevice(gpu, adapter, name, isSoftware);
+  return openDevice(gpu, adapter, { name, isSoftware, matrices });
 }
 
 const wantedFeatures = [
@@ -72,7 +73,11 @@ const wantedLimits = [
   ...['maxComputeInvocationsPerWorkgroup', 'maxComputeWorkgroupSizeX', 'maxComputeWorkgroupStorageSize'],
 ] as const;
 
-async function openDevice(gpu: GPU, adapter: GPUAdapter, name: string, isSoftware: boolean): Promise<Gpu> {
+async function openDevice(
+  gpu: GPU,
+  adapter: GPUAdapter,
+  { name, isSoftware, matrices }: Pick<Gpu, 'name' | 'isSoftware'> & Pick<GpuOptions, 'matrices'>,
+): Promise<Gpu> {
   const limits = adapter.limits as unknown as Readonly<Record<string, number>>; // by the names above
   const device = await adapter.requestDevice({
     requiredFeatures: wantedFeatures.filter((each) => adapter.features.has(each)) as GPUFeatureName[],
@@ -84,8 +89,11 @@ async function openDevice(gpu: GPU, adapter: GPUAdapter, name: string, isSoftwar
     device,
     name,
     isSoftware,
-    features: featuresOf(device, adapter.info as SubgroupInfo, language),
-    wgsl: { subgroupId: language?.has('subgroup_id') ?? false },
+    features: {
+      ...featuresOf(device, adapter.info as SubgroupInfo, language),
+      ...(matrices === 'emulated' ? { matrices: true } : {}),
+    },
+    wgsl: { subgroupId: language?.has('subgroup_id') ?? false, matrices: matrices ?? 'units' },
     hasTimestamps: device.features.has('timestamp-query'),
     check: () => faults.check(),
     close: () => faults.close(),
@@ -96,25 +104,49 @@ async function openDevice(gpu: GPU, adapter: GPUAdapter, name: string, isSoftwar
 interface SubgroupInfo {
   readonly subgroupMinSize?: number;
   readonly subgroupMaxSize?: number;
+  readonly subgroupMatrixConfigs?: Iterable<{
+    readonly componentType: string;
+    readonly resultComponentType: string;
+    readonly M: number;
+    readonly N: number;
+    readonly K: number;
+  }>;
 }
 
 function featuresOf(
   device: GPUDevice,
-  { subgroupMinSize = 4, subgroupMaxSize = 128 }: SubgroupInfo,
+  info: SubgroupInfo,
   language: ReadonlySet<string> | undefined,
 ): Features {
   const has = (feature: string): boolean => device.features.has(feature as GPUFeatureName);
   const { limits } = device;
+  const { subgroupMinSize = 4, subgroupMaxSize = 128 } = info;
   return {
     f16: has('shader-f16'),
     subgroups: has('subgroups'),
     minSubgroupSize: has('subgroups') ? subgroupMinSize : 0,
     maxSubgroupSize: has('subgroups') ? subgroupMaxSize : 0,
     packedDot: language?.has('packed_4x8_integer_dot_product') ?? false,
+    matrices: has('chromium-experimental-subgroup-matrix') && has('shader-f16') && hasMatrices(info),
     maxThreads: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
     maxSharedBytes: limits.maxComputeWorkgroupStorageSize,
     maxBuffers: limits.maxStorageBuffersPerShaderStage,
   };
+}
+
+/** True if the adapter multiplies both kinds of matrices that kernels are written for, in subgroups of their size. */
+function hasMatrices({
+  subgroupMinSize,
+  subgroupMaxSize,
+  subgroupMatrixConfigs = [],
+}: SubgroupInfo): boolean {
+  const known = Array.from(
+    subgroupMatrixConfigs,
+    ({ componentType, resultComponentType, M, N, K }) =>
+      `${componentType} ${resultComponentType} ${M} ${N} ${K}`,
+  );
+  const isWhole = subgroupMinSize === matrixThreads && subgroupMaxSize === matrixThreads;
+  return isWhole && ['f16 f32 16 16 16', 'i8 i32 16 16 32'].every((config) => known.includes(config));
 }
 
 /** What the device reported outside of any call. */

@@ -7,11 +7,14 @@ import { planMemory } from '../../plan.js';
 import type { Plan } from '../../steps.js';
 import type { BoundWeight, Executable, Mode, Target } from '../../target.js';
 import { interpret } from '../reference/interpret.js';
+import { planTakesHalves } from './context.js';
 import { type GuardCase, guardCases } from './guardCases.js';
 import { readStored, writeStored } from './store.js';
 
 /** Largest error of a kernel, of the largest value: of float32 arithmetic, and of products with signed bytes. */
 const tolerances: Readonly<Record<Mode, number>> = { exact: 2e-5, fast: 3e-2 };
+/** Of matrix units with float16 in the mode `exact`. */
+const halvesTolerance = 2e-3;
 
 export interface GuardOptions {
   readonly adapter: string;
@@ -23,10 +26,17 @@ export interface GuardOptions {
 /** What a guard needs of its target. */
 export interface GuardTarget
   extends Pick<Target, 'bind' | 'unbind' | 'allocate' | 'release' | 'write' | 'read' | 'planOptions'> {
-  /** Compiles without guarding again. */
-  compile(plan: Plan, mode: Mode): Promise<Executable>;
-  /** The text of all kernels of a plan: with another one, what was found out before says nothing. */
-  textOf(plan: Plan, mode: Mode): string;
+  /** Compiles without guarding again. @param takesHalves what the whole plan says, of which this is a part */
+  compile(plan: Plan, mode: Mode, takesHalves: boolean): Promise<Executable>;
+  /**
+   * The text of all kernels of a plan: with another one, what was found out before says nothing; and whether some use
+   * matrix units.
+   */
+  kernelsOf(
+    plan: Plan,
+    mode: Mode,
+    takesHalves: boolean,
+  ): { readonly text: string; readonly matrices: boolean };
 }
 
 export class Guard {
@@ -41,13 +51,16 @@ export class Guard {
   async check(plan: Plan, options: GuardOptions): Promise<void> {
     this.#passed ??= this.#load(options);
     const passed = await this.#passed;
+    const takesHalves = planTakesHalves(plan, options.mode);
     let isNew = false;
     for (const each of guardCases(plan)) {
       const grouped = groupKernels(each.graph);
       const small = planMemory(grouped.graph, [], grouped.groups, this.target.planOptions);
-      const key = `${each.kind} ${options.mode} ${hashOf(this.target.textOf(small, options.mode))}`;
+      const { text, matrices } = this.target.kernelsOf(small, options.mode, takesHalves);
+      const key = `${each.kind} ${options.mode} ${hashOf(text)}`;
       if (passed.has(key)) continue;
-      await this.#run(each, small, options);
+      const tolerance = matrices && options.mode === 'exact' ? halvesTolerance : tolerances[options.mode];
+      await this.#run(each, small, { ...options, takesHalves, tolerance });
       passed.add(key);
       isNew = true;
     }
@@ -59,10 +72,19 @@ export class Guard {
     return new Set(Array.isArray(stored) ? (stored as string[]) : []);
   }
 
-  async #run({ kind, graph, inputs }: GuardCase, plan: Plan, { adapter, mode }: GuardOptions): Promise<void> {
+  async #run(
+    { kind, graph, inputs }: GuardCase,
+    plan: Plan,
+    {
+      adapter,
+      mode,
+      takesHalves,
+      tolerance,
+    }: GuardOptions & { readonly takesHalves: boolean; readonly tolerance: number },
+  ): Promise<void> {
     const { target } = this;
     const bound: BoundWeight[] = [];
-    const program = await target.compile(plan, mode);
+    const program = await target.compile(plan, mode, takesHalves);
     const buffers = inputs.map((values) => {
       const buffer = target.allocate(values.byteLength);
       target.write(buffer, values);
@@ -76,7 +98,7 @@ export class Guard {
       const given = graph.inputs.map(({ dtype, shape }, i) => ({ dtype, shape, values: inputs[i]! }));
       const expected = interpret(graph, given, graph.weights.map(({ weight }) => weight!)); // biome-ignore format: short
       for (const [i, { values, dtype }] of expected.entries())
-        compare(target.read(outputs[i]!, dtype), values, kind, adapter, tolerances[mode]);
+        compare(target.read(outputs[i]!, dtype), values, kind, adapter, tolerance);
     } finally {
       for (const weight of bound) target.unbind(weight);
       for (const buffer of [...buffers, ...outputs]) target.release(buffer);

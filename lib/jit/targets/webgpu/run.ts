@@ -15,14 +15,14 @@ import type {
   WeightUse,
 } from '../../target.js';
 import { measureReadGBps } from './bandwidth.js';
-import type { KernelChoice } from './context.js';
+import type { ContextOptions, KernelChoice } from './context.js';
 import { type Gpu, type GpuOptions, openGpu } from './device.js';
 import { bindingAlignment } from './dispatch.js';
 import { defaultTuning, type Host, type LoopTuning } from './execute.js';
 import { Guard } from './guard.js';
-import type { MatvecShape } from './kernels/matvec.js';
 import { boundForm, formBytes } from './layout.js';
 import { kernelsOf, type Lowering, lowerPlan } from './lower.js';
+import { matrixLoads } from './matrices.js';
 import { GpuMemory, type GpuTensor, valuesOf } from './memory.js';
 import { Pipelines } from './pipelines.js';
 import { GpuProgram } from './program.js';
@@ -93,7 +93,7 @@ class WebgpuTarget implements Target {
     return this.#compile(plan, mode);
   }
 
-  #lower(plan: Plan, mode: Mode, shapes?: ReadonlyMap<string, MatvecShape>): Lowering {
+  #lower(plan: Plan, mode: Mode, options: Pick<ContextOptions, 'shapes' | 'takesHalves'>): Lowering {
     const { gpu } = this.#host;
     const kernels = kernelChoice(gpu, mode, this.#kernels);
     return lowerPlan(plan, {
@@ -101,19 +101,20 @@ class WebgpuTarget implements Target {
       bindingBytes: this.#bindingBytes,
       mode,
       kernels,
-      shapes,
+      ...options,
     });
   }
 
   /** The plan as dispatches, its kernels cut as is best on this adapter. */
-  async #lowerTuned(plan: Plan, mode: Mode): Promise<Lowering> {
-    const lowering = this.#lower(plan, mode, await this.#tuned.known());
+  async #lowerTuned(plan: Plan, mode: Mode, takesHalves?: boolean): Promise<Lowering> {
+    const lower = async () => this.#lower(plan, mode, { shapes: await this.#tuned.known(), takesHalves });
+    const lowering = await lower();
     const learned = await this.#tuned.learn(lowering.problems.values());
-    return learned ? this.#lower(plan, mode, await this.#tuned.known()) : lowering;
+    return learned ? lower() : lowering;
   }
 
-  async #compile(plan: Plan, mode: Mode): Promise<Executable> {
-    const lowering = await this.#lowerTuned(plan, mode);
+  async #compile(plan: Plan, mode: Mode, takesHalves?: boolean): Promise<Executable> {
+    const lowering = await this.#lowerTuned(plan, mode, takesHalves);
     await this.#host.pipelines.compile(kernelsOf(lowering.items));
     const program = new GpuProgram(this.#host, plan, lowering);
     await this.#memory.settled();
@@ -123,10 +124,13 @@ class WebgpuTarget implements Target {
   #newGuard(): Guard {
     return new Guard({
       planOptions: this.planOptions,
-      compile: (plan, mode) => this.#compile(plan, mode),
-      textOf: (plan, mode) => {
-        const kernels = [...kernelsOf(this.#lower(plan, mode).items)];
-        return kernels.map((kernel) => printWgsl(kernel, this.#host.gpu.wgsl)).join('');
+      compile: (plan, mode, takesHalves) => this.#compile(plan, mode, takesHalves),
+      kernelsOf: (plan, mode, takesHalves) => {
+        const kernels = [...kernelsOf(this.#lower(plan, mode, { takesHalves }).items)];
+        return {
+          text: kernels.map((kernel) => printWgsl(kernel, this.#host.gpu.wgsl)).join(''),
+          matrices: kernels.some(({ body }) => matrixLoads(body).size > 0),
+        };
       },
       bind: (weight, use) => this.bind(weight, use),
       unbind: (weight) => this.unbind(weight),

@@ -5,7 +5,9 @@ import type { Step } from '../../steps.js';
 import type { LowerContext } from './context.js';
 import type { Dispatch } from './dispatch.js';
 import { selectAttend } from './kernels/selectAttend.js';
+import { selectAttendMatrices } from './kernels/selectAttendMatrices.js';
 import { selectMatmul } from './kernels/selectMatmul.js';
+import { selectMatrices } from './kernels/selectMatrices.js';
 import { selectMatvec } from './kernels/selectMatvec.js';
 
 /** Dispatches that stand for some steps of a plan, from the one that was asked about on. */
@@ -18,7 +20,13 @@ export interface Selection {
 export type Selector = (steps: readonly Step[], at: number, context: LowerContext) => Selection | undefined;
 
 /** Specialised kernels, the most particular first. */
-export const selectors: readonly Selector[] = [selectMatvec, selectMatmul, selectAttend];
+export const selectors: readonly Selector[] = [
+  selectMatvec,
+  selectMatrices,
+  selectMatmul,
+  selectAttend,
+  selectAttendMatrices,
+];
 
 /** The first selection that fits. */
 export function selectKernels(

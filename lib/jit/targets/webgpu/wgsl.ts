@@ -5,11 +5,15 @@ import type { BinaryOp, Expr, ExprNode, ScalarType, Type, UnaryOp } from '../../
 import { lanesOf, scalarOf } from '../../kernels/expression.js';
 import type { BufferArray, Kernel, KernelFunction, LocalArray, Statement } from '../../kernels/kernel.js';
 import { forEachExpr } from '../../kernels/kernel.js';
+import type { MatrixLoad } from './matrices.js';
+import { emulatedMatrix, isMatrixStatement, matrixHeader, matrixLine, matrixLoads } from './matrices.js';
 import { wgslName } from './names.js';
 
 export interface WgslOptions {
   /** The language extension subgroup_id: else a subgroup's index is computed, which holds where lanes lie in order. */
   readonly subgroupId: boolean;
+  /** `emulated`: matrices are spelled out, thread by thread, for adapters that only have to show that a kernel is right. */
+  readonly matrices?: 'units' | 'emulated';
 }
 
 const scalarNames: Readonly<Record<ScalarType, string>> = {
@@ -61,6 +65,7 @@ interface Needs {
   readonly f16: boolean;
   readonly subgroups: boolean;
   readonly infinity: boolean;
+  readonly matrices: boolean;
 }
 
 /** Prints a kernel as a WGSL module with the entry point `main`; bindings are in group 0, parameters last. */
@@ -71,6 +76,8 @@ export function printWgsl(kernel: Kernel, options: WgslOptions = { subgroupId: t
 class Printer {
   readonly #atomics: ReadonlySet<string>;
   readonly #needs: Needs;
+  /** Sides of products by name, for emulation. */
+  readonly #loads: ReadonlyMap<string, MatrixLoad>;
 
   constructor(
     readonly kernel: Kernel,
@@ -78,24 +85,28 @@ class Printer {
   ) {
     const atomics = kernel.buffers.filter(({ access }) => access === 'atomic');
     this.#atomics = new Set(atomics.map(({ name }) => name));
-    this.#needs = needsOf(kernel, options);
+    this.#loads = matrixLoads(kernel.body);
+    this.#needs = needsOf(kernel, options, this.#loads.size > 0);
   }
 
   module(): string {
     const { buffers, shared, parameters, threads, subgroupSize, body } = this.kernel;
-    const { builtins, functions, f16, subgroups, infinity } = this.#needs;
+    const { builtins, functions, f16, subgroups, infinity, matrices } = this.#needs;
     const declarations = entryInputs
       .filter(([name]) => builtins.has(name))
       .map(([, declaration]) => declaration);
+    const units = matrices && this.options.matrices !== 'emulated';
     const size = subgroupSize === undefined ? '' : ` @subgroup_size(${subgroupSize})`;
     return [
-      ...(f16 ? ['enable f16;'] : []),
-      ...(subgroups ? ['enable subgroups;'] : []),
+      ...(f16 && !units ? ['enable f16;'] : []),
+      ...(subgroups || units ? ['enable subgroups;'] : []),
       ...(subgroupSize === undefined ? [] : ['enable subgroup_size_control;']),
       ...(subgroups && this.options.subgroupId && builtins.has('subgroupIndex')
         ? ['requires subgroup_id;']
         : []),
+      ...(units ? matrixHeader.enable : []),
       ...(subgroups ? ['diagnostic(off, subgroup_uniformity);'] : []),
+      ...(units ? matrixHeader.diagnostic : []),
       ...buffers.map((buffer, binding) => bufferLine(buffer, binding)),
       ...(parameters.length === 0
         ? []
@@ -128,6 +139,14 @@ class Printer {
 
   #statement(statement: Statement, depth: number): string[] {
     const pad = '  '.repeat(depth);
+    if (isMatrixStatement(statement)) {
+      const print = (expr: Expr): string => this.#expr(expr);
+      const lines =
+        this.options.matrices === 'emulated'
+          ? emulatedMatrix(statement, this.#loads, print)
+          : [matrixLine(statement, print)];
+      return lines.map((line) => `${pad}${line}`);
+    }
     const inner = (body: readonly Statement[]): string[] => this.#lines(body, depth + 1);
     switch (statement.kind) {
       case 'let':
@@ -282,7 +301,7 @@ function shortestFloat(value: number): string {
   return String(Number(single.toPrecision(9)));
 }
 
-function needsOf(kernel: Kernel, options: WgslOptions): Needs {
+function needsOf(kernel: Kernel, options: WgslOptions, matrices: boolean): Needs {
   const builtins = new Set<string>();
   const functions: KernelFunction[] = [];
   let [f16, subgroups, infinity] = [false, kernel.subgroupSize !== undefined, false];
@@ -302,5 +321,6 @@ function needsOf(kernel: Kernel, options: WgslOptions): Needs {
   };
   forEachExpr(kernel.body, look);
   f16 ||= [...kernel.buffers, ...kernel.shared].some(({ element }) => scalarOf(element) === 'f16');
-  return { builtins, functions, f16, subgroups, infinity };
+  if (matrices) builtins.add('localIndex');
+  return { builtins, functions, f16, subgroups, infinity, matrices };
 }

@@ -63,7 +63,7 @@ export function matmulWorkgroups(
 }
 
 /** Depth of a piece: whole stages of a tile. */
-export function splitDepth(inDim: number, splits: number, { depth }: MatmulTile): number {
+export function splitDepth(inDim: number, splits: number, { depth }: Pick<MatmulTile, 'depth'>): number {
   return Math.ceil(inDim / splits / depth) * depth;
 }
 

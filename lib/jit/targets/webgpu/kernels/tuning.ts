@@ -2,11 +2,12 @@
 // Measured on an H100 and an H200: 16 columns a workgroup, one or two rows a group of threads, and enough loads under
 // way; workgroups of eight rows a group lose badly.
 
-import type { Features } from '../../../kernels/kernel.js';
+import type { Features, MatrixKind } from '../../../kernels/kernel.js';
 import type { Packing } from '../../../kernels/unpack.js';
 import { perVector } from './dots.js';
 import { lanesOfGroup } from './lanes.js';
 import type { MatmulTile } from './matmul.js';
+import type { MatrixTile } from './matmulMatrices.js';
 import type { MatvecShape } from './matvec.js';
 
 export interface MatvecProblem {
@@ -118,5 +119,32 @@ export function matmulSplits(
   let splits = 1;
   while (tiles * splits < wantedWorkgroups && splits < 8 && inDim / (2 * splits) >= 8 * tile.depth)
     splits *= 2;
+  return splits;
+}
+
+/** A tile for matrix units: large ones do the most work a byte, small ones keep a large GPU busy with few rows. */
+export function matrixTile(
+  kind: MatrixKind,
+  { rows, columns, products }: { readonly rows: number; readonly columns: number; readonly products: number },
+): MatrixTile {
+  const wide = kind === 'bytes' ? 2 : 1; // a vector holds twice as many bytes as halves
+  if (rows <= 32)
+    return {
+      rows: 32,
+      columns: 128,
+      depth: 64 * wide,
+      subgroupRows: 32,
+      subgroupColumns: 16 * Math.max(2, products),
+    };
+  const tiles = Math.ceil(rows / 128) * Math.ceil(columns / 128);
+  if (rows <= 64 || tiles < wantedWorkgroups / 2)
+    return { rows: 64, columns: 64, depth: 64 * wide, subgroupRows: 32, subgroupColumns: 32 };
+  return { rows: 128, columns: 128, depth: 32 * wide, subgroupRows: 64, subgroupColumns: 64 };
+}
+
+/** Pieces that the depth is cut into where the tiles are few; each long enough to be worth it. */
+export function matrixSplits(tiles: number, inDim: number, { depth }: MatrixTile): number {
+  let splits = 1;
+  while (tiles * splits < wantedWorkgroups && splits < 8 && inDim / (2 * splits) >= 4 * depth) splits *= 2;
   return splits;
 }

@@ -1,0 +1,353 @@
+// lib/jit/targets/webgpu/kernels/matmulMatrices.ts: many rows x [rows, in] times weight rows [out, in] on the adapter's
+// matrix units: a workgroup stages a tile of each side in shared memory, its subgroups multiply squares of 16. The next
+// tile is read into registers while the last one is multiplied. What x is read as: matrixInput.ts.
+// Tuned on an H200: tiles of 128 x 128 with 64 x 64 a subgroup; an odd number of vectors a row, against bank conflicts.
+
+import type { ArrayRef, KernelBuilder, Matrix, Variable } from '../../../kernels/builder.js';
+import type { Expr } from '../../../kernels/expression.js';
+import { literal } from '../../../kernels/expression.js';
+import type { MatrixKind } from '../../../kernels/kernel.js';
+import { matrixSide, matrixThreads } from '../../../kernels/kernel.js';
+import type { Packing } from '../../../kernels/unpack.js';
+import { perVector } from './dots.js';
+import { splitDepth } from './matmul.js';
+import { groupFactor, unpackedVectors, vectorsOf } from './matrixWeights.js';
+import type { WeightRows } from './matvec.js';
+
+/** Sizes of a workgroup's tile and of a subgroup's share of it; multiples of 16. `columns` are of all products. */
+export interface MatrixTile {
+  readonly rows: number;
+  readonly columns: number;
+  readonly depth: number;
+  readonly subgroupRows: number;
+  readonly subgroupColumns: number;
+}
+
+/** One output: its columns, and what is done with them. */
+export interface MatrixPart {
+  readonly width: number;
+  readonly products: readonly WeightRows[];
+  /** Writes an element. @param split which piece of the depth it is of */
+  finish(row: Expr, column: Expr, values: readonly Expr[], split: Expr): void;
+}
+
+export interface MatrixMatmulSpec {
+  readonly kind: MatrixKind;
+  readonly rows: number;
+  readonly inDim: number; // a multiple of 16
+  /** u32x4 [rows, inDim / perElement], and f32 [rows]: what a row's numbers were divided by. */
+  readonly left: { readonly words: ArrayRef; readonly scales: ArrayRef };
+  readonly packing: Packing;
+  readonly rowVectors: number; // 16 bytes each, of a weight row
+  readonly scales: 'none' | 'row' | { readonly groupSize: number };
+  /** Pieces that the depth is cut into, a workgroup each. */
+  readonly splits: number;
+  /** The adapter computes with float16. */
+  readonly f16: boolean;
+  readonly parts: readonly MatrixPart[];
+}
+
+/** Numbers in an element of a u32x4 array. */
+export const perElement: Readonly<Record<MatrixKind, number>> = { halves: 8, bytes: 16 };
+
+export function matrixTileThreads({ rows, columns, subgroupRows, subgroupColumns }: MatrixTile): number {
+  return (rows / subgroupRows) * (columns / subgroupColumns) * matrixThreads;
+}
+
+/** A sum's row on its way out has four numbers to spare, against bank conflicts. */
+const stageStride = ({ subgroupColumns }: MatrixTile): number => subgroupColumns + 4;
+
+/** Vectors from one staged row to the next. */
+const tileStride = (kind: MatrixKind, { depth }: MatrixTile): number => depth / perElement[kind] + 1;
+
+export function matrixSharedBytes(kind: MatrixKind, tile: MatrixTile): number {
+  const staged = 16 * (tile.rows + tile.columns) * tileStride(kind, tile);
+  const subgroups = matrixTileThreads(tile) / matrixThreads;
+  return staged + 4 * subgroups * matrixSide * stageStride(tile);
+}
+
+/** Columns of one product in a tile. */
+function columnsOf({ products }: Pick<MatrixPart, 'products'>, tile: MatrixTile): number {
+  return tile.columns / products.length;
+}
+
+function tilesOf(part: Pick<MatrixPart, 'products' | 'width'>, rows: number, tile: MatrixTile): number {
+  return Math.ceil(rows / tile.rows) * Math.ceil(part.width / columnsOf(part, tile));
+}
+
+/** Tiles of all parts, before the depth is cut. */
+export function matrixTiles(
+  parts: readonly Pick<MatrixPart, 'products' | 'width'>[],
+  rows: number,
+  tile: MatrixTile,
+): number {
+  return parts.reduce((sum, part) => sum + tilesOf(part, rows, tile), 0);
+}
+
+/** Writes the kernel's body; the builder has matrixTileThreads threads. */
+export function writeMatrixMatmul(k: KernelBuilder, spec: MatrixMatmulSpec, tile: MatrixTile): void {
+  const { kind, splits } = spec;
+  const stride = tileStride(kind, tile);
+  const shared = {
+    left: k.shared('left', 'u32x4', tile.rows * stride),
+    right: k.shared('right', 'u32x4', tile.columns * stride),
+    stage: k.shared(
+      'stage',
+      kind === 'halves' ? 'f32' : 'i32',
+      (matrixTileThreads(tile) / matrixThreads) * matrixSide * stageStride(tile),
+    ),
+  };
+  const index = k.let('tile', k.builtin('workgroupX'));
+  const split = splits === 1 ? literal('u32', 0) : k.let('split', index.rem(splits));
+  const place = splits === 1 ? index : k.let('tileAt', index.div(splits));
+  const write = (at: number, first: number): void => {
+    const part = spec.parts[at]!;
+    const count = tilesOf(part, spec.rows, tile);
+    const body = (): void => new Writer(k, spec, tile, part, shared, split).write(place.sub(first));
+    if (at === spec.parts.length - 1) body();
+    else k.if(place.lt(first + count), body, () => write(at + 1, first + count));
+  };
+  write(0, 0);
+}
+
+interface Shared {
+  readonly left: ArrayRef;
+  readonly right: ArrayRef;
+  readonly stage: ArrayRef;
+}
+
+/** A vector that a thread reads ahead, and what its numbers are multiplied by. */
+interface Ahead {
+  readonly vector: Variable;
+  readonly factor: Variable | null;
+}
+
+/** A thread's task in a staged piece: number of the row, and of the vector along the depth. */
+type RunTask = (task: number, row: Expr, place: Expr) => void;
+
+class Writer {
+  readonly #stride: number;
+
+  constructor(
+    readonly k: KernelBuilder,
+    readonly spec: MatrixMatmulSpec,
+    readonly tile: MatrixTile,
+    readonly part: MatrixPart,
+    readonly shared: Shared,
+    readonly split: Expr,
+  ) {
+    this.#stride = tileStride(spec.kind, tile);
+  }
+
+  write(place: Expr): void {
+    const { k, spec, tile, part } = this;
+    const down = Math.ceil(spec.rows / tile.rows);
+    const firstRow = k.let('firstRow', place.rem(down).mul(tile.rows));
+    const firstColumn = k.let('firstColumn', place.div(down).mul(columnsOf(part, tile)));
+    const subgroup = k.let('subgroup', k.localIndex.div(matrixThreads));
+    const across = tile.columns / tile.subgroupColumns;
+    const ownRow = k.let('ownRow', subgroup.div(across).mul(tile.subgroupRows));
+    const ownColumn = k.let('ownColumn', subgroup.rem(across).mul(tile.subgroupColumns));
+    const sums = Array.from({ length: tile.subgroupRows / matrixSide }, () =>
+      Array.from({ length: tile.subgroupColumns / matrixSide }, () => k.matrixSum('sum', spec.kind)),
+    );
+    this.#loop(firstRow, firstColumn, () => this.#multiply(sums, ownRow, ownColumn));
+    this.#finish(sums, subgroup, firstRow.add(ownRow), firstColumn.add(ownColumn.div(part.products.length)));
+  }
+
+  #loop(firstRow: Expr, firstColumn: Expr, multiply: () => void): void {
+    const { k, spec, tile, part, split } = this;
+    const length = splitDepth(spec.inDim, spec.splits, tile);
+    const begin = spec.splits === 1 ? literal('u32', 0) : k.let('begin', split.mul(length));
+    const end =
+      spec.splits === 1 ? literal('u32', spec.inDim) : k.let('end', begin.add(length).min(spec.inDim));
+    const lefts = this.#rooms(this.#leftTasks, false);
+    const rights = part.products.map(() => this.#rooms(this.#rightTasks, typeof spec.scales !== 'string'));
+    const readAhead = (depth: Expr): void => {
+      this.#readLeft(lefts, firstRow, depth);
+      for (const [p, product] of part.products.entries())
+        this.#readRight(rights[p]!, product, firstColumn, depth);
+    };
+    readAhead(begin);
+    const last = (Math.ceil(spec.inDim / tile.depth) - 1) * tile.depth;
+    k.for(
+      'depth',
+      begin,
+      end,
+      (depth) => {
+        this.#storeLeft(lefts);
+        for (const [p, ahead] of rights.entries()) this.#storeRight(ahead, p);
+        k.barrier();
+        // After the last piece this reads it once more: a branch would cost more.
+        readAhead(k.let('next', depth.add(tile.depth).min(last)));
+        multiply();
+        k.barrier();
+      },
+      tile.depth,
+    );
+  }
+
+  get #leftTasks(): { rows: number; along: number } {
+    const { spec, tile } = this;
+    return { rows: tile.rows, along: tile.depth / perElement[spec.kind] };
+  }
+
+  /** Of one product. */
+  get #rightTasks(): { rows: number; along: number } {
+    const { spec, tile, part } = this;
+    return { rows: columnsOf(part, tile), along: tile.depth / perVector(spec.packing) };
+  }
+
+  #rooms({ rows, along }: { rows: number; along: number }, isScaled: boolean): Ahead[] {
+    const { k } = this;
+    return Array.from({ length: Math.ceil((rows * along) / k.threads) }, () => ({
+      vector: k.variable('ahead', literal('u32x4', 0)),
+      factor: isScaled ? k.variable('factor', literal('f32', 0)) : null,
+    }));
+  }
+
+  /** Runs the tasks that this thread has of a piece. */
+  #eachTask({ rows, along }: { rows: number; along: number }, run: RunTask): void {
+    const { k } = this;
+    const all = rows * along;
+    for (let task = 0; task * k.threads < all; task++) {
+      const index = k.let('task', k.localIndex.add(task * k.threads));
+      const body = (): void => run(task, k.let('row', index.div(along)), k.let('place', index.rem(along)));
+      if ((task + 1) * k.threads <= all) body();
+      else k.if(index.lt(all), body);
+    }
+  }
+
+  #readLeft(rooms: readonly Ahead[], firstRow: Expr, depth: Expr): void {
+    const { k, spec, tile } = this;
+    const vectors = spec.inDim / perElement[spec.kind];
+    const isWhole = spec.inDim % tile.depth === 0;
+    this.#eachTask(this.#leftTasks, (task, row, place) => {
+      const at = k.let('at', depth.div(perElement[spec.kind]).add(place));
+      const inside = isWhole ? at : at.min(vectors - 1);
+      const safe = spec.rows % tile.rows === 0 ? firstRow.add(row) : firstRow.add(row).min(spec.rows - 1);
+      const value = spec.left.words.at(safe.mul(vectors).add(inside));
+      // Past the end of the rows x is 0, so that what the weights have there does not count.
+      k.set(rooms[task]!.vector, isWhole ? value : at.lt(vectors).select(value, literal('u32x4', 0)));
+    });
+  }
+
+  #readRight(
+    rooms: readonly Ahead[],
+    { words, scales, firstRow }: WeightRows,
+    column: Expr,
+    depth: Expr,
+  ): void {
+    const { k, spec, tile, part } = this;
+    const each = perVector(spec.packing);
+    this.#eachTask(this.#rightTasks, (task, row, place) => {
+      const at = k.let('at', depth.div(each).add(place));
+      const inside = spec.inDim % tile.depth === 0 ? at : at.min(spec.rowVectors - 1);
+      const isWhole = part.width % columnsOf(part, tile) === 0;
+      const own = isWhole ? column.add(row) : column.add(row).min(part.width - 1);
+      const weightRow = k.let('weightRow', own.add(firstRow));
+      k.set(rooms[task]!.vector, words.at(weightRow.mul(spec.rowVectors).add(inside)));
+      const { factor } = rooms[task]!;
+      if (!factor || !scales || typeof spec.scales === 'string') return;
+      const groups = Math.ceil(spec.inDim / spec.scales.groupSize);
+      const group = inside.mul(each).div(spec.scales.groupSize);
+      k.set(factor, scales.at(weightRow.mul(groups).add(group.min(groups - 1))));
+    });
+  }
+
+  #storeLeft(rooms: readonly Ahead[]): void {
+    this.#eachTask(this.#leftTasks, (task, row, place) => {
+      this.k.store(this.shared.left, row.mul(this.#stride).add(place), rooms[task]!.vector.value);
+    });
+  }
+
+  /** Rows of the products take turns of 16, so that a subgroup has the same columns of each. */
+  #storeRight(rooms: readonly Ahead[], product: number): void {
+    const { k, spec, part } = this;
+    const turns = part.products.length;
+    const count = vectorsOf(spec.kind, spec.packing);
+    this.#eachTask(this.#rightTasks, (task, row, place) => {
+      const inTurn = row.div(matrixSide).mul(matrixSide * turns);
+      const stored = turns === 1 ? row : inTurn.add(product * matrixSide).add(row.rem(matrixSide));
+      const first = k.let('at', stored.mul(this.#stride).add(place.mul(count)));
+      const { vector, factor } = rooms[task]!;
+      unpackedVectors(k, spec, vector.value, factor?.value ?? null).forEach((value, i) => {
+        k.store(this.shared.right, first.add(i), value);
+      });
+    });
+  }
+
+  #multiply(sums: readonly (readonly Matrix[])[], ownRow: Expr, ownColumn: Expr): void {
+    const { k, spec, tile, shared } = this;
+    const load = (side: 'left' | 'right', first: Expr, i: number, at: number): Matrix => {
+      const offset = first
+        .add(i * matrixSide)
+        .mul(this.#stride)
+        .add(at);
+      return k.matrixLoad(
+        side,
+        spec.kind,
+        side === 'left' ? shared.left : shared.right,
+        offset,
+        this.#stride,
+      );
+    };
+    for (let at = 0; at < tile.depth / perElement[spec.kind]; at += 2) {
+      const lefts = sums.map((_, i) => load('left', ownRow, i, at));
+      sums[0]!.forEach((_, j) => {
+        const right = load('right', ownColumn, j, at);
+        for (const [i, byColumn] of sums.entries()) k.matrixMultiplyAdd(byColumn[j]!, lefts[i]!, right);
+      });
+    }
+  }
+
+  /** Sums go through shared memory, 16 rows at a time, so that neighbouring threads write neighbouring columns. */
+  #finish(sums: readonly (readonly Matrix[])[], subgroup: Expr, firstRow: Expr, firstColumn: Expr): void {
+    const { k, spec, tile, part, shared } = this;
+    const stride = stageStride(tile);
+    const base = k.let('base', subgroup.mul(matrixSide * stride));
+    const lane = k.let('lane', k.localIndex.rem(matrixThreads));
+    const turns = part.products.length;
+    const columns = tile.subgroupColumns / turns;
+    sums.forEach((byColumn, i) => {
+      for (const [j, sum] of byColumn.entries())
+        k.matrixStore(sum, shared.stage, base.add(j * matrixSide), stride);
+      k.barrier();
+      k.for(
+        'element',
+        lane,
+        literal('u32', matrixSide * columns),
+        (element) => {
+          const inRow = k.let('inRow', element.div(columns));
+          const inColumn = k.let('inColumn', element.rem(columns));
+          const row = k.let('outRow', firstRow.add(i * matrixSide).add(inRow));
+          const column = k.let('outColumn', firstColumn.add(inColumn));
+          const isInside = row.lt(spec.rows).and(column.lt(part.width));
+          k.if(isInside, () => {
+            const scale = k.let('rowScale', spec.left.scales.at(row));
+            const turn =
+              turns === 1
+                ? inColumn
+                : inColumn
+                    .div(matrixSide)
+                    .mul(matrixSide * turns)
+                    .add(inColumn.rem(matrixSide));
+            const values = part.products.map(({ scales, firstRow: first }, p) => {
+              const at = base
+                .add(inRow.mul(stride))
+                .add(turn)
+                .add(p * matrixSide);
+              const value = shared.stage.at(at).to('f32').mul(scale);
+              if (spec.scales === 'none' || !scales) return k.let('value', value);
+              const own = spec.scales === 'row' ? scales.at(column.add(first)) : 1 / groupFactor;
+              return k.let('value', value.mul(own));
+            });
+            part.finish(row, column, values, this.split);
+          });
+        },
+        matrixThreads,
+      );
+      k.barrier();
+    });
+  }
+}

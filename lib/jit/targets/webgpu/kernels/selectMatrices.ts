@@ -1,0 +1,207 @@
+// lib/jit/targets/webgpu/kernels/selectMatrices.ts: a Linear of many rows, with the norm before it, on an adapter with
+// matrix units -> its input as those read it (matrixInput.ts), one dispatch of matmulMatrices.ts for all outputs, and
+// where the depth is cut, one that adds the pieces up.
+
+import { sizeOf } from '../../../../tensor.js';
+import type { StructuredNode } from '../../../graph.js';
+import type { Expr } from '../../../kernels/expression.js';
+import { literal } from '../../../kernels/expression.js';
+import type { MatrixKind } from '../../../kernels/kernel.js';
+import { writeProgram } from '../../../kernels/scalars.js';
+import type { KernelStep, Step } from '../../../steps.js';
+import type { LowerContext } from '../context.js';
+import type { BufferUse, Dispatch } from '../dispatch.js';
+import { foldWorkgroups } from '../dispatch.js';
+import type { MatrixLayout } from '../layout.js';
+import type { Selection } from '../select.js';
+import type { DispatchWriter } from '../writer.js';
+import { perVector } from './dots.js';
+import { readLinearGroup } from './group.js';
+import { bindWeights, commonLayouts, readOperands } from './linearParts.js';
+import type { MatrixMatmulSpec, MatrixPart, MatrixTile } from './matmulMatrices.js';
+import { matrixSharedBytes, matrixTiles, matrixTileThreads, writeMatrixMatmul } from './matmulMatrices.js';
+import { type MatrixInput, matrixInputDispatch, takesMatrixRow } from './matrixInput.js';
+import { matrixSplits, matrixTile } from './tuning.js';
+
+type LinearStep = KernelStep & { readonly node: StructuredNode<'Linear'> };
+
+/** Takes a Linear of many rows, and the norm that only it reads. */
+export function selectMatrices(
+  steps: readonly Step[],
+  at: number,
+  context: LowerContext,
+): Selection | undefined {
+  const { features } = context;
+  const step = steps[at];
+  if (!features.matrices || step?.kind !== 'kernel') return undefined;
+  const group = readLinearGroup(steps, at);
+  const linear = group?.linear ?? (step.node.op === 'Linear' ? (step as LinearStep) : undefined);
+  if (!linear) return undefined;
+  const norm = group?.norm ?? null;
+  const layouts = commonLayouts(linear.node.attrs.products, context);
+  const width = linear.node.inputs[0]!.shape.at(-1)!;
+  const rows = sizeOf(linear.node.inputs[0]!.shape) / Math.max(1, width);
+  const fitsNorm = !norm || norm.node.inputs[0]!.shape.at(-1) === width;
+  if (!layouts || rows < 2 || !fitsNorm || !takesMatrixRow(width, features.maxThreads)) return undefined;
+  const kind = kindOf(layouts[0], context);
+  const isPaired = linear.node.attrs.epilogues.every(({ products }) => products.length <= 2);
+  if (!kind || !isPaired) return undefined;
+  const { dispatch, input } = matrixInputDispatch(kind, norm ?? linear, norm, { rows, width }, context);
+  const dispatches = new MatrixWriter(linear, kind, rows, layouts, input, context).write();
+  return dispatches && { dispatches: [dispatch, ...dispatches], steps: norm ? 2 : 1 };
+}
+
+/**
+ * What a product's sides become. `exact` rounds the input to float16, where no Weight has more precision than that: a
+ * model with float32 or bfloat16 Weights stays with float32 arithmetic.
+ */
+function kindOf(
+  { packing, scales }: MatrixLayout,
+  { mode, takesHalves }: LowerContext,
+): MatrixKind | undefined {
+  if (packing === 'f32' || !takesHalves) return undefined;
+  const isPerRow = !scales || scales.groups === 1;
+  if (mode === 'fast' && packing === 'int8' && isPerRow) return 'bytes';
+  return isPerRow || scales.size % perVector(packing) === 0 ? 'halves' : undefined;
+}
+
+class MatrixWriter {
+  readonly #tile: MatrixTile;
+  readonly #splits: number;
+  readonly #scales: MatrixMatmulSpec['scales'];
+
+  constructor(
+    readonly linear: LinearStep,
+    readonly kind: MatrixKind,
+    readonly rows: number,
+    readonly layouts: readonly [MatrixLayout, ...MatrixLayout[]],
+    readonly input: MatrixInput,
+    readonly context: LowerContext,
+  ) {
+    const { epilogues } = linear.node.attrs;
+    const shapes = linear.node.outputs.map(({ shape }, i) => ({
+      width: shape.at(-1)!,
+      products: epilogues[i]!.products as readonly never[],
+    }));
+    const products = Math.max(...shapes.map((shape) => shape.products.length));
+    const widths = shapes.reduce((sum, { width, products: own }) => sum + width * own.length, 0);
+    this.#tile = matrixTile(kind, { rows, columns: widths, products });
+    const tiles = matrixTiles(shapes, rows, this.#tile);
+    this.#splits = matrixSplits(tiles, layouts[0].width, this.#tile);
+    const { scales } = layouts[0];
+    this.#scales = !scales ? 'none' : scales.groups === 1 ? 'row' : { groupSize: scales.size };
+  }
+
+  /** @returns undefined where the adapter or an operand does not allow it */
+  write(): Dispatch[] | undefined {
+    const { kind, rows, layouts, input, context } = this;
+    const { features } = context;
+    const [layout] = layouts;
+    const threads = matrixTileThreads(this.#tile);
+    if (matrixSharedBytes(kind, this.#tile) > features.maxSharedBytes || threads > features.maxThreads)
+      return undefined;
+    const writer = context.writer(`matrices ${layout.packing} ${kind} ${rows}x${layout.width}`, threads);
+    const pieces = this.#splits === 1 ? null : this.#pieces();
+    const parts = this.linear.node.outputs.map((_, i) => this.#part(writer, i, pieces));
+    if (parts.some((part) => !part)) return undefined;
+    const spec: MatrixMatmulSpec = {
+      ...{ kind, rows, inDim: layout.width, packing: layout.packing, rowVectors: layout.rowWords / 4 },
+      left: {
+        words: writer.bind('xWords', input.words, 'u32x4'),
+        scales: writer.bind('xScales', input.scales, 'f32'),
+      },
+      ...{ scales: this.#scales, splits: this.#splits, f16: features.f16, parts: parts as MatrixPart[] },
+    };
+    writeMatrixMatmul(writer.k, spec, this.#tile);
+    const count = matrixTiles(spec.parts, rows, this.#tile) * this.#splits;
+    if (writer.bound > features.maxBuffers || foldWorkgroups(count)[1] > 1) return undefined;
+    const dispatch = writer.in([count, 1, 1], context.step);
+    if (!pieces) return [dispatch];
+    const joined = this.#join(pieces);
+    return joined && [dispatch, joined];
+  }
+
+  /** Memory of an output's pieces: [splits, products, rows, width]. */
+  #pieces(): BufferUse[] {
+    const { linear, context } = this;
+    return linear.node.outputs.map(({ shape }, i) => {
+      const products = linear.node.attrs.epilogues[i]!.products.length;
+      return context.scratch(4 * this.#splits * products * this.rows * shape.at(-1)!);
+    });
+  }
+
+  #part(writer: DispatchWriter, index: number, pieces: readonly BufferUse[] | null): MatrixPart | undefined {
+    const { linear, rows, context } = this;
+    const { k } = writer;
+    const { shape } = linear.node.outputs[index]!;
+    const width = shape.at(-1)!;
+    const epilogue = linear.node.attrs.epilogues[index]!;
+    const products = epilogue.products.map((product) =>
+      bindWeights(writer, linear.node.attrs.products[product]!, this.layouts[product]!, 'u32x4'),
+    );
+    if (pieces) {
+      const array = writer.bind('pieces', pieces[index]!, 'f32');
+      return {
+        ...{ width, products },
+        finish: (row, column, values, split) => {
+          for (const [p, value] of values.entries()) {
+            const piece = split
+              .mul(values.length)
+              .add(p)
+              .mul(rows * width);
+            k.store(array, piece.add(row.mul(width)).add(column), value);
+          }
+        },
+      };
+    }
+    const operands = readOperands(writer, context, linear, epilogue, shape, rows);
+    if (!operands) return undefined;
+    const y = writer.bind('y', context.output(linear, index).use, 'f32');
+    return {
+      ...{ width, products },
+      finish: (row, column, values) => {
+        const read = operands.map((operand) => operand(row, column));
+        k.store(y, row.mul(width).add(column), writeProgram(k, epilogue.program, [...values, ...read]));
+      },
+    };
+  }
+
+  /** Adds the pieces of the depth up and does what the epilogues say. */
+  #join(pieces: readonly BufferUse[]): Dispatch | undefined {
+    const { linear, rows, context } = this;
+    const { outputs } = linear.node;
+    const sizes = outputs.map(({ shape }) => rows * shape.at(-1)!);
+    const writer = context.writer('matrix pieces', 128);
+    const { k } = writer;
+    const all = sizes.reduce((sum, size) => sum + size, 0);
+    const index = writer.threadIndex(all);
+    const bodies = outputs.map(({ shape }, i) => {
+      const epilogue = linear.node.attrs.epilogues[i]!;
+      const array = writer.bind('pieces', pieces[i]!, 'f32');
+      const operands = readOperands(writer, context, linear, epilogue, shape, rows);
+      const y = writer.bind('y', context.output(linear, i).use, 'f32');
+      if (!operands) return undefined;
+      const products = epilogue.products.length;
+      return (at: Expr): void => {
+        const width = shape.at(-1)!;
+        const [row, column] = [k.let('row', at.div(width)), k.let('column', at.rem(width))];
+        const values = epilogue.products.map((_, p) => {
+          const parts = Array.from({ length: this.#splits }, (_, split) =>
+            array.at(at.add((split * products + p) * sizes[i]!)),
+          );
+          return k.let('value', parts.reduce((held, part) => held.add(part))); // biome-ignore format: short
+        });
+        const read = operands.map((operand): Expr => operand(row, column));
+        k.store(y, at, writeProgram(k, epilogue.program, [...values, ...read]));
+      };
+    });
+    if (bodies.some((body) => !body) || writer.bound > context.features.maxBuffers) return undefined;
+    const write = (i: number, first: number): void => {
+      const at = k.let('at', first === 0 ? index : index.sub(literal('u32', first)));
+      if (i === bodies.length - 1) bodies[i]!(at);
+      else k.if(at.lt(sizes[i]!), () => bodies[i]!(at), () => write(i + 1, first + sizes[i]!)); // biome-ignore format: short
+    };
+    write(0, 0);
+    return writer.forThreads(all, context.step);
+  }
+}

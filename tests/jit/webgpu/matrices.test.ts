@@ -1,0 +1,252 @@
+// tests/jit/webgpu/matrices.test.ts: kernels for matrix units, the units spelled out where the adapter has none: products
+// of many rows and a prompt's attention against plain sums, and both as the target selects them.
+import * as tf from '@tensorflow/tfjs-core';
+import { describe, expect, test } from 'vitest';
+import { type ArrayRef, buildKernel } from '../../../lib/jit/kernels/builder.js';
+import { vector } from '../../../lib/jit/kernels/expression.js';
+import type { MatrixKind } from '../../../lib/jit/kernels/kernel.js';
+import type { Packing } from '../../../lib/jit/kernels/unpack.js';
+import {
+  attendMatricesThreads,
+  attendMatricesWorkgroups,
+  writeAttendMatrices,
+} from '../../../lib/jit/targets/webgpu/kernels/attendMatrices.js';
+import {
+  type MatrixMatmulSpec,
+  type MatrixTile,
+  matrixTiles,
+  matrixTileThreads,
+  writeMatrixMatmul,
+} from '../../../lib/jit/targets/webgpu/kernels/matmulMatrices.js';
+import { createWebgpuTarget } from '../../../lib/jit/targets/webgpu/run.js';
+import { linear } from '../../../lib/ops.js';
+import { quantizeMatrix } from '../../../lib/quantize/integers.js';
+import { randomWeight } from '../../smallModel.js';
+import { hasWebgpu, isEmulated, webgpuReason } from '../../webgpu.js';
+import { expectClose } from '../agree.js';
+import { checkOnTarget } from '../onTarget.js';
+import { runKernel, testGpu, type Words } from './runKernel.js';
+
+const gpu = await testGpu();
+
+/** Integers from -limit to limit that look random. */
+const integers = (count: number, limit: number, seed: number): number[] =>
+  Array.from({ length: count }, (_, i) => Math.round(limit * Math.sin((i + 1) * 12.9898 * (seed + 1))));
+
+/** Small integers as float16 or bfloat16, whose upper bits of float32 hold them. */
+function packedRow(packing: Packing, row: readonly number[]): number[] {
+  const bits = { f16: 16, bf16: 16, int8: 8, int4: 4, f32: 32 }[packing];
+  const fields = row.map((value) => {
+    if (packing === 'int8') return value & 0xff;
+    if (packing === 'int4') return value + 8;
+    const [word] = new Uint32Array(Float32Array.of(value).buffer) as unknown as [number];
+    if (packing === 'bf16') return word >>> 16;
+    return value === 0
+      ? 0
+      : ((word >>> 16) & 0x8000) | ((((word >>> 23) & 0xff) - 112) << 10) | ((word >>> 13) & 0x3ff);
+  });
+  const perWord = 32 / bits;
+  return Array.from({ length: fields.length / perWord }, (_, i) =>
+    fields
+      .slice(i * perWord, (i + 1) * perWord)
+      .reduce((word, field, at) => (word | (field << (at * bits))) >>> 0, 0),
+  );
+}
+
+interface Problem {
+  readonly kind: MatrixKind;
+  readonly packing: Packing;
+  readonly rows: number;
+  readonly inDim: number;
+  readonly width: number;
+  readonly products?: number;
+  readonly splits?: number;
+  readonly group?: number;
+}
+
+const tile: MatrixTile = { rows: 32, columns: 32, depth: 32, subgroupRows: 16, subgroupColumns: 32 };
+
+/** One product by the kernel, and by plain sums; numbers are integers, so that both are equal. */
+async function multiply({ kind, packing, rows, inDim, width, products = 1, splits = 1, group }: Problem) {
+  if (typeof gpu === 'string') throw new Error(gpu);
+  const x = integers(rows * inDim, 7, 1);
+  const xWords = Array.from({ length: rows }, (_, row) =>
+    packedRow(kind === 'bytes' ? 'int8' : 'f16', x.slice(row * inDim, (row + 1) * inDim)),
+  );
+  const xScales = Float32Array.from({ length: rows }, (_, row) => 1 + (row % 3));
+  const perVector = { f16: 8, bf16: 8, int8: 16, int4: 32, f32: 4 }[packing];
+  const rowVectors = Math.ceil(inDim / perVector);
+  const groups = group ? Math.ceil(inDim / group) : 1;
+  const weights = Array.from({ length: products }, (_, p) => integers(width * inDim, 7, p + 2));
+  const scales = Array.from({ length: products }, (_, p) =>
+    Float32Array.from({ length: width * groups }, (_, i) => 1 + ((i + p) % 4)),
+  );
+  const isScaled = packing === 'int8' || packing === 'int4';
+  const contents: Record<string, Words> = {
+    x: Uint32Array.from(xWords.flat()),
+    xScales,
+    y: new Float32Array(splits * products * rows * width),
+  };
+  const kernel = buildKernel({ name: 'test', threads: matrixTileThreads(tile) }, (k) => {
+    const left = { words: k.buffer('x', 'u32x4', 'read'), scales: k.buffer('xScales', 'f32', 'read') };
+    const y = k.buffer('y', 'f32', 'readWrite');
+    const rowsOf = weights.map((values, p) => {
+      const words = Array.from({ length: width }, (_, row) => {
+        const own = values.slice(row * inDim, (row + 1) * inDim);
+        return packedRow(packing, [...own, ...new Array<number>(rowVectors * perVector - inDim).fill(0)]);
+      });
+      contents[`w${p}`] = Uint32Array.from(words.flat());
+      contents[`s${p}`] = scales[p]!;
+      return {
+        words: k.buffer(`w${p}`, 'u32x4', 'read'),
+        scales: isScaled ? k.buffer(`s${p}`, 'f32', 'read') : null,
+        firstRow: 0,
+      };
+    });
+    const spec: MatrixMatmulSpec = {
+      ...{ kind, rows, inDim, left, packing, rowVectors, splits, f16: gpu.features.f16 },
+      scales: !isScaled ? 'none' : group ? { groupSize: group } : 'row',
+      parts: [
+        {
+          ...{ width, products: rowsOf },
+          finish: (row, column, values, split) => {
+            for (const [p, value] of values.entries()) {
+              const first = split
+                .mul(products)
+                .add(p)
+                .mul(rows * width);
+              k.store(y, first.add(row.mul(width)).add(column), value);
+            }
+          },
+        },
+      ],
+    };
+    writeMatrixMatmul(k, spec, tile);
+  });
+  const shapes = [{ width, products: new Array<never>(products) }];
+  const { y } = await runKernel(gpu, kernel, contents, [matrixTiles(shapes, rows, tile) * splits]);
+  const at = (split: number, p: number, row: number, column: number) =>
+    y![((split * products + p) * rows + row) * width + column]!;
+  for (let p = 0; p < products; p++) {
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < width; column++) {
+        let expected = 0;
+        for (let i = 0; i < inDim; i++) {
+          const scale = isScaled ? scales[p]![column * groups + (group ? Math.floor(i / group) : 0)]! : 1;
+          expected += x[row * inDim + i]! * weights[p]![column * inDim + i]! * scale;
+        }
+        const sum = Array.from({ length: splits }, (_, split) => at(split, p, row, column)).reduce(
+          (a, b) => a + b,
+        );
+        if (sum !== expected * xScales[row]!) expect([p, row, column, sum]).toEqual([p, row, column, expected * xScales[row]!]); // biome-ignore format: short
+      }
+    }
+  }
+}
+
+describe.skipIf(typeof gpu === 'string')(`products (${webgpuReason})`, () => {
+  test.each<Problem>([
+    { kind: 'halves', packing: 'f16', rows: 40, inDim: 64, width: 33 },
+    { kind: 'halves', packing: 'bf16', rows: 9, inDim: 48, width: 16 },
+    { kind: 'halves', packing: 'int8', rows: 33, inDim: 64, width: 20, products: 2 },
+    { kind: 'halves', packing: 'int8', rows: 5, inDim: 64, width: 20, group: 32 },
+    { kind: 'halves', packing: 'int4', rows: 33, inDim: 96, width: 40, group: 32, splits: 2 },
+    { kind: 'bytes', packing: 'int8', rows: 33, inDim: 64, width: 40 },
+    { kind: 'bytes', packing: 'int8', rows: 9, inDim: 80, width: 20, products: 2, splits: 2 },
+  ])('%o', multiply);
+});
+
+describe.skipIf(typeof gpu === 'string')(`attention of many queries (${webgpuReason})`, () => {
+  test.each([
+    { queries: 70, headDim: 32, start: 3, count: 70, window: null, capacity: 80 },
+    { queries: 20, headDim: 16, start: 60, count: 17, window: 24, capacity: 48 },
+  ])('%o', async ({ queries, headDim, start, count, window, capacity }) => {
+    if (typeof gpu === 'string') throw new Error(gpu);
+    const [batch, heads, kvHeads, scale] = [2, 4, 2, 0.3];
+    const waves = (size: number, seed: number) =>
+      Float32Array.from(integers(size, 1000, seed), (v) => v / 1000);
+    const q = waves(batch * heads * queries * headDim, 1);
+    const keys = waves(batch * kvHeads * capacity * headDim, 2);
+    const values = waves(batch * kvHeads * capacity * headDim, 3);
+    const contents: Record<string, Words> = {
+      ...{ q, keys, values, start: Int32Array.of(start, start - 1), count: Int32Array.of(count, count - 1) },
+      y: new Float32Array(q.length).fill(7),
+    };
+    const kernel = buildKernel({ name: 'test', threads: attendMatricesThreads }, (k) => {
+      const floats = (name: string): ArrayRef => k.buffer(name, 'f32x4', 'read');
+      const arrays = {
+        ...{ q: floats('q'), keys: floats('keys'), values: floats('values') },
+        ...{ start: k.buffer('start', 'i32', 'read'), count: k.buffer('count', 'i32', 'read') },
+      };
+      const y = k.buffer('y', 'f32x2', 'readWrite');
+      writeAttendMatrices(
+        k,
+        { heads, kvHeads, queries, headDim, capacity, window, scale },
+        arrays,
+        (row, query, element, pair) => {
+          const place = row.mul(queries).add(query).mul(headDim / 2).add(element.div(2)); // biome-ignore format: short
+          k.store(y, place, vector(...pair));
+        },
+      );
+    });
+    const { y } = await runKernel(gpu, kernel, contents, [attendMatricesWorkgroups(batch * heads, queries)]);
+    const expected = new Float32Array(q.length);
+    for (let row = 0; row < batch * heads; row++) {
+      const b = Math.floor(row / heads);
+      const kv = b * kvHeads + Math.floor((row % heads) / (heads / kvHeads));
+      for (let i = 0; i < count - b; i++) {
+        const last = start - b + i;
+        const first = window === null ? 0 : Math.max(0, last + 1 - window);
+        const slot = (p: number) => (kv * capacity + (p % capacity)) * headDim;
+        const dot = (p: number) => {
+          let sum = 0;
+          for (let d = 0; d < headDim; d++) sum += q[(row * queries + i) * headDim + d]! * keys[slot(p) + d]!;
+          return sum * scale;
+        };
+        const scores = Array.from({ length: last + 1 - first }, (_, at) => dot(first + at));
+        const most = Math.max(...scores);
+        const weights = scores.map((score) => Math.exp(score - most));
+        const total = weights.reduce((a, b) => a + b);
+        for (const [at, weight] of weights.entries())
+          for (let d = 0; d < headDim; d++)
+            expected[(row * queries + i) * headDim + d]! += (weight / total) * values[slot(first + at) + d]!;
+      }
+    }
+    expectClose(Array.from(y!), Array.from(expected), 2e-3, 1e-3);
+  });
+});
+
+describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () => {
+  /** Of the largest value: float16 inputs; inputs in signed bytes. */
+  const tolerances = { exact: 1e-3, fast: 2e-2 };
+  const weightOf = (inDim: number, outDim: number, seed: number) =>
+    quantizeMatrix(randomWeight([inDim, outDim], seed), 'int8', { per: 'channel', axis: 1 });
+
+  test.each(['exact', 'fast'] as const)(
+    '%s: a norm, three outputs, pieces, a residual, large inputs',
+    async (mode) => {
+      const target = await createWebgpuTarget({
+        ...(isEmulated ? { matrices: 'emulated' as const } : {}),
+        ...{ kernels: 'all', guard: false },
+      });
+      const [q, k, gate, up] = [
+        weightOf(512, 48, 1),
+        weightOf(512, 16, 2),
+        weightOf(512, 33, 3),
+        weightOf(512, 33, 4),
+      ];
+      const gain = tf.tensor1d(Array.from({ length: 512 }, (_, i) => 0.5 + (i % 5) / 3));
+      const fn = (x: tf.Tensor) => {
+        const root = tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), 1e-5));
+        const y = tf.mul(tf.mul(x, root), gain);
+        const both = tf.mul(tf.sigmoid(linear(y, gate!)), linear(y, up!));
+        return [linear(y, q!), tf.add(linear(y, k!), tf.slice(x, [0, 0], [-1, 16])), both];
+      };
+      const values = Array.from({ length: 10 * 512 }, (_, i) => 3e6 * Math.sin(i * 12.9898 + (i % 7)));
+      await checkOnTarget(target, fn as never, [tf.tensor2d(values, [10, 512])], tolerances[mode], 1e-3, {
+        mode,
+      });
+      await target.dispose();
+    },
+  );
+});
