@@ -8,6 +8,7 @@ import type { Packing } from '../../../lib/jit/kernels/unpack.js';
 import type { Gpu } from '../../../lib/jit/targets/webgpu/device.js';
 import { storeQuantized } from '../../../lib/jit/targets/webgpu/kernels/activations.js';
 import { perVector } from '../../../lib/jit/targets/webgpu/kernels/dots.js';
+import { mostLanes } from '../../../lib/jit/targets/webgpu/kernels/lanes.js';
 import {
   matmulSharedBytes,
   matmulThreads,
@@ -102,9 +103,10 @@ const scaleOf = (packing: Packing) =>
   packing === 'int4' ? { groupSize: 32 } : packing === 'int8' ? ('row' as const) : ('none' as const);
 
 onGpu('a matrix-vector product', () => {
-  const shapes: readonly MatvecShape[] = [
-    { rows: 8, rowsPerGroup: 2, splits: 1, unroll: 2 },
-    { rows: 8, rowsPerGroup: 4, splits: 2, unroll: 1 },
+  // Groups of whole subgroups, and of half of one.
+  const shapesOf = (most: number): readonly MatvecShape[] => [
+    { rows: 8, lanes: most, rowsPerGroup: 2, splits: 1, unroll: 2 },
+    { rows: 8, lanes: most / 2, rowsPerGroup: 4, splits: 2, unroll: 1 },
   ];
   test.each(
     (['f32', 'f16', 'bf16', 'int8', 'int4'] as const).flatMap((packing) =>
@@ -112,12 +114,12 @@ onGpu('a matrix-vector product', () => {
       [1, 3].map((rows) => ({ packing, rows, plain: rows === 1 })),
     ),
   )('$packing, $rows rows, plain $plain', async ({ packing, rows, plain }) => {
-    for (const shape of shapes) {
+    for (const shape of shapesOf(mostLanes(features(plain)))) {
       const [out, inDim] = [19, 224];
       const x = randomValues(rows * inDim, 3);
       const { words, scales, values } = pack(packing, out, inDim, 2);
       const gain = randomValues(inDim, 5);
-      const kernel = buildKernel({ name: 'test', threads: matvecThreads(features(plain), shape) }, (k) => {
+      const kernel = buildKernel({ name: 'test', threads: matvecThreads(shape) }, (k) => {
         const scaled = packing.startsWith('int') ? k.buffer('scales', 'f32', 'read') : null;
         const weights = { words: k.buffer('words', 'u32x4', 'read'), scales: scaled, firstRow: 0 };
         const y = k.buffer('y', 'f32', 'readWrite');
@@ -175,7 +177,7 @@ function quantized(x: Float32Array, gain: Float32Array): { values: Float32Array 
 }
 
 onGpu('a product of signed bytes', () => {
-  test.each((['int8', 'int4'] as const).flatMap((packing) => [1, 2].map((rows) => ({ packing, rows }))))(
+  test.each((['int8', 'int4'] as const).flatMap((packing) => [1, 2, 8].map((rows) => ({ packing, rows }))))(
     '$packing, $rows rows',
     async ({ packing, rows }) => {
       const [out, inDim] = [24, 192];
@@ -209,8 +211,9 @@ onGpu('a product of signed bytes', () => {
       const made = await runKernel(gpu as Gpu, quantize, { x, gain, ...empty }, [
         Math.ceil((rows * inDim) / 256),
       ]);
-      const shape = { rows: 8, rowsPerGroup: 4, splits: 2, unroll: 1 };
-      const kernel = buildKernel({ name: 'test', threads: matvecThreads(features(false), shape) }, (k) => {
+      const most = mostLanes(features(false));
+      const shape = { rows: 8, lanes: rows === 1 ? most : most / 2, rowsPerGroup: 4, splits: 2, unroll: 1 };
+      const kernel = buildKernel({ name: 'test', threads: matvecThreads(shape) }, (k) => {
         const weights = {
           words: k.buffer('words', 'u32x4', 'read'),
           scales: k.buffer('scales', 'f32', 'read'),

@@ -23,7 +23,7 @@ describe('ways to cut a kernel', () => {
       const shapes = [...matvecCandidates(features, problem), matvecShape(features, problem)];
       expect(shapes.length).toBeGreaterThan(5);
       for (const shape of shapes) {
-        expect(matvecThreads(features, shape)).toBeLessThanOrEqual(features.maxThreads);
+        expect(matvecThreads(shape)).toBeLessThanOrEqual(features.maxThreads);
         expect(shape.rowsPerGroup % 2).toBe(0);
         expect(shape.rows % shape.rowsPerGroup).toBe(0);
       }
@@ -37,6 +37,8 @@ describe('ways to cut a kernel', () => {
     const many = matvecCandidates(largeGpu, { ...problem, rows: 8 });
     for (const { rowsPerGroup, unroll } of many) expect(rowsPerGroup * unroll).toBeLessThanOrEqual(8);
     expect(many.length).toBeGreaterThan(3);
+    expect(many.length).toBeLessThan(30);
+    for (const { lanes } of many) expect([8, 16]).toContain(lanes);
   });
 
   test('by default what was fast on an H200: workgroups enough for it, some loads of each thread under way', () => {

@@ -128,16 +128,20 @@ export function meetBytes(
     const [{ x, block }] = parts as [(typeof parts)[0]];
     return {
       squares,
-      dot: (words) =>
-        sumOf([0, 1, 2, 3].map((i) => dot(words.lane(i), x.lane(i))))
-          .to('f32')
-          .mul(block.lane(0)),
+      dot: (words) => {
+        const products = [0, 1, 2, 3].map((i) => dot(words.lane(i), x.lane(i)));
+        return smallFloat(sumFrom(smallFloatZero, products)).mul(block.lane(0));
+      },
     };
   }
   const ones = literal('u32', 0x01010101);
-  const offsets = parts.map(({ x }) =>
-    k.let('offset', sumOf([0, 1, 2, 3].map((i) => dot(x.lane(i), ones))).mul(8)),
-  );
+  const offsets = parts.map(({ x }) => {
+    const sum = sumFrom(
+      literal('i32', 0),
+      [0, 1, 2, 3].map((i) => dot(x.lane(i), ones)),
+    );
+    return k.let('offset', smallFloatZero.sub(sum.mul(8)));
+  });
   return {
     squares,
     dot: (words) =>
@@ -148,12 +152,24 @@ export function meetBytes(
             const [low, high] = [word.and(0x0f0f0f0f), word.shr(4).and(0x0f0f0f0f)];
             return [dot(low, x.lane(2 * i)), dot(high, x.lane(2 * i + 1))];
           });
-          return sumOf(products).sub(offsets[half]!).to('f32').mul(block.lane(0));
+          return smallFloat(sumFrom(offsets[half]!, products)).mul(block.lane(0));
         })
         .reduce((sum, part) => sum.add(part)),
   };
 }
 
-function sumOf(terms: readonly Expr[]): Expr {
-  return terms.reduce((sum, term) => sum.add(term));
+/** The bits of 1.5 * 2^23, where float32 numbers are 1 apart: so many more in an integer is so much more in a float. */
+const smallFloatZero = literal('i32', 0x4b400000);
+
+/**
+ * An integer below 2^22 that was counted from smallFloatZero, as float32, exactly. With several rows of x there is a sum
+ * to convert for every four products, and GPUs convert at a quarter of the speed at which they add, or less.
+ */
+function smallFloat(counted: Expr): Expr {
+  return counted.bits('f32').sub(1.5 * 2 ** 23);
+}
+
+/** Added one by one: a GPU adds to a sum as it multiplies. */
+function sumFrom(first: Expr, terms: readonly Expr[]): Expr {
+  return terms.reduce((sum, term) => sum.add(term), first);
 }

@@ -7,7 +7,7 @@
 // Tuned on an H100 and an H200: tuning.ts.
 
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
-import type { Expr, Operand } from '../../../kernels/expression.js';
+import type { Expr } from '../../../kernels/expression.js';
 import { literal, splat } from '../../../kernels/expression.js';
 import type { Features } from '../../../kernels/kernel.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
@@ -15,12 +15,14 @@ import type { Packing } from '../../../kernels/unpack.js';
 import type { Met } from './dots.js';
 import { meetBytes, meetFloats, perVector } from './dots.js';
 import type { Lanes } from './lanes.js';
-import { lanesOf, lanesOfGroup } from './lanes.js';
+import { lanesOf, mostLanes } from './lanes.js';
 
 /** How a matrix-vector kernel is cut; each a power of two but `unroll`. */
 export interface MatvecShape {
   /** Weight rows of a workgroup. */
   readonly rows: number;
+  /** Threads of a group. Groups of a subgroup meet the same input with other weight rows: fewer reads, fewer sums. */
+  readonly lanes: number;
   /** Weight rows of a group of threads. */
   readonly rowsPerGroup: number;
   /** Pieces that a row's length is cut into. */
@@ -77,8 +79,8 @@ export interface MatvecSpec {
 }
 
 /** Threads of a workgroup of this shape. */
-export function matvecThreads(features: Features, { rows, rowsPerGroup, splits }: MatvecShape): number {
-  return lanesOfGroup(features) * (rows / rowsPerGroup) * splits;
+export function matvecThreads({ rows, lanes, rowsPerGroup, splits }: MatvecShape): number {
+  return lanes * (rows / rowsPerGroup) * splits;
 }
 
 /** Columns that a workgroup makes of a part. */
@@ -101,9 +103,9 @@ export function writeMatvec(
   spec: MatvecSpec,
   shape: MatvecShape,
 ): void {
-  const lanes = lanesOf(k, features);
-  const rowsHeld = shape.rows + (spec.norm?.kind === 'rms' ? 1 : 0); // the last one: sums of squares
-  const sums = k.shared('sums', 'f32', shape.splits * spec.rows * rowsHeld);
+  const lanes = lanesOf(k, features, shape.lanes);
+  const sums = k.shared('sums', 'f32', shape.splits * shape.rows * spec.rows);
+  const squares = spec.norm?.kind === 'rms' ? k.shared('squares', 'f32', shape.splits * spec.rows) : null;
   const workgroup = k.let('tile', k.builtin('workgroupX'));
   const centres = spec.norm?.kind === 'layer' ? centresOf(k, features, spec) : [];
   const write = (at: number, first: number): void => {
@@ -111,7 +113,7 @@ export function writeMatvec(
     const count = Math.ceil(part.width / columnsOf(part, shape));
     const isLast = at === spec.parts.length - 1;
     const body = (): void =>
-      new Writer(k, features, lanes, spec, shape, sums, centres).part(part, workgroup.sub(first));
+      new Writer(k, features, lanes, spec, shape, sums, squares, centres).part(part, workgroup.sub(first));
     if (isLast) body();
     else k.if(workgroup.lt(first + count), body, () => write(at + 1, first + count));
   };
@@ -163,7 +165,8 @@ class Writer {
     readonly lanes: Lanes,
     readonly spec: MatvecSpec,
     readonly shape: MatvecShape,
-    readonly sums: ArrayRef,
+    readonly sums: ArrayRef, // [splits, weight rows, rows of x]
+    readonly squares: ArrayRef | null, // [splits, rows of x]
     readonly centres: readonly Centre[],
   ) {}
 
@@ -171,33 +174,27 @@ class Writer {
     const { k, spec, shape, lanes } = this;
     const columns = columnsOf(part, shape);
     const first = k.let('first', workgroup.mul(columns));
-    const split = k.let('split', lanes.group.rem(shape.splits));
-    const rowGroup = k.let('rowGroup', lanes.group.div(shape.splits));
+    const rowGroups = shape.rows / shape.rowsPerGroup;
+    // Groups of one subgroup take the same piece of the input.
+    const isShared = shape.lanes < mostLanes(this.features);
+    const { group } = lanes;
+    const split = k.let('split', isShared ? group.div(rowGroups) : group.rem(shape.splits));
+    const rowGroup = k.let('rowGroup', isShared ? group.rem(rowGroups) : group.div(shape.splits));
     const { accumulators, squares } = this.#multiply(part, first, split, rowGroup);
-    const totals = lanes.sum([...accumulators.flat(), ...squares]);
-    const held = this.#rowsHeld;
-    k.if(lanes.lane.eq(0), () => {
-      accumulators.forEach((byRow, r) => {
-        byRow.forEach((_, row) => {
-          const place = split.mul(spec.rows).add(row).mul(held).add(rowGroup.mul(shape.rowsPerGroup)).add(r);
-          k.store(this.sums, place, totals[r * spec.rows + row]!);
-        });
-      });
-      if (squares.length === 0) return;
-      k.if(rowGroup.eq(0), () => {
-        squares.forEach((_, row) => {
-          const place = split.mul(spec.rows).add(row).mul(held).add(shape.rows);
-          k.store(this.sums, place, totals[accumulators.length * spec.rows + row]!);
-        });
-      });
+    const totals = lanes.sum(accumulators.flat());
+    const begin = k.let('sumsBegin', split.mul(rowGroups).add(rowGroup).mul(accumulators.flat().length));
+    k.if(totals.isHolder, () => {
+      for (const { index, sum } of totals.held) k.store(this.sums, begin.add(index), sum);
     });
+    if (this.squares) {
+      const { isHolder, held } = lanes.sum(squares);
+      k.if(isHolder.and(rowGroup.eq(0)), () => {
+        for (const { index, sum } of held) k.store(this.squares!, split.mul(spec.rows).add(index), sum);
+      });
+    }
     k.barrier();
     this.#finish(part, first, columns);
     part.afterwards?.(first, columns);
-  }
-
-  get #rowsHeld(): number {
-    return this.shape.rows + (this.spec.norm?.kind === 'rms' ? 1 : 0);
   }
 
   /** Weight row of a thread's r-th row: the product that it belongs to, and its column. */
@@ -313,23 +310,21 @@ class Writer {
     else k.for('index', k.localIndex, literal('u32', threads), whole, k.threads);
   }
 
-  /** Sum over the splits of what the workgroup has of a row of x and one of its own rows. */
-  #total(row: Expr, own: Operand): Expr {
+  /** Sum over the splits of what the workgroup has of a row of x and one of its own weight rows. */
+  #total(row: Expr, own: Expr): Expr {
     const { spec, shape } = this;
-    const parts = Array.from({ length: shape.splits }, (_, split) =>
-      this.sums.at(
-        row
-          .add(split * spec.rows)
-          .mul(this.#rowsHeld)
-          .add(own),
-      ),
-    );
-    return parts.reduce((sum, part) => sum.add(part));
+    return this.#overSplits(this.sums, own.mul(spec.rows).add(row), shape.rows * spec.rows);
   }
 
   #root(row: Expr): Expr {
-    const { spec, shape } = this;
-    return this.#total(row, shape.rows).div(spec.inDim).add(spec.norm!.epsilon).rsqrt();
+    const { spec } = this;
+    const square = this.#overSplits(this.squares!, row, spec.rows);
+    return square.div(spec.inDim).add(spec.norm!.epsilon).rsqrt();
+  }
+
+  #overSplits(array: ArrayRef, at: Expr, stride: number): Expr {
+    const parts = Array.from({ length: this.shape.splits }, (_, split) => array.at(at.add(split * stride)));
+    return parts.reduce((sum, part) => sum.add(part));
   }
 
   #rowScale({ scales, firstRow }: WeightRows, sum: Expr, column: Expr): Expr {

@@ -81,13 +81,13 @@ class MatvecWriter {
     this.#shape = context.shapes.get(key) ?? matvecShape(context.features, asked);
     this.#scales = asked.scales;
     const name = `matvec ${layout.packing} ${rows}x${inDim} ${group.norm?.node.attrs.kind ?? ''}`.trim();
-    this.#writer = context.writer(name, matvecThreads(context.features, this.#shape));
+    this.#writer = context.writer(name, matvecThreads(this.#shape));
   }
 
   /** @returns undefined where the adapter or the epilogue's operands do not allow it */
   write(): Dispatch[] | undefined {
     const { group, problem, context } = this;
-    const threads = matvecThreads(context.features, this.#shape);
+    const threads = matvecThreads(this.#shape);
     if (
       threads > context.features.maxThreads ||
       readsInputTwice(context, group.norm ?? group.linear, group.linear)

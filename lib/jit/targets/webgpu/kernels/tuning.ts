@@ -5,7 +5,7 @@
 import type { Features, MatrixKind } from '../../../kernels/kernel.js';
 import type { Packing } from '../../../kernels/unpack.js';
 import { perVector } from './dots.js';
-import { lanesOfGroup } from './lanes.js';
+import { mostLanes } from './lanes.js';
 import type { MatmulTile } from './matmul.js';
 import type { MatrixTile } from './matmulMatrices.js';
 import type { MatvecShape } from './matvec.js';
@@ -31,6 +31,14 @@ const wantedLoads = 8;
 const mostLoads = 28;
 /** Products of 16 bytes that stand in a thread's code one after another, at most. */
 export const mostProducts = 64;
+/**
+ * From so many rows of x on reading the weights is no longer what takes a large GPU longest: a thread spends four
+ * products of four bytes, an addition and a multiplication on 16 weights and a row of x, so for 8 rows and the 7.1e9
+ * weights of Mistral-7B 14.2e9 products of four bytes: 0.85 ms at the 64 a clock of each of an H200's 132
+ * multiprocessors, where reading takes 1.6 ms. So little may come on top: an input vector is read for four weight rows
+ * at once (24 bytes of it for 64 of weights and 16 such products), and sums are spread before they are added up.
+ */
+export const severalRows = 3;
 /** Steps along a row that one thread takes without another one's help. */
 const wantedSteps = 8;
 
@@ -38,17 +46,18 @@ const wantedSteps = 8;
  * Weight rows of a group of threads: an input that is costly to take apart or to read is used for several of them.
  * Measured on an H200: int8 with float32 input 880 GB/s with four rows, 470 with one.
  */
-function wantedRowsPerGroup({ packing, input, products }: MatvecProblem): number {
+function wantedRowsPerGroup({ rows, packing, input, products }: MatvecProblem): number {
   const isInteger = packing === 'int8' || packing === 'int4';
-  return isInteger && (input === 'floats' || products > 1) ? Math.max(4, products) : Math.max(2, products);
+  const isCostly = rows >= severalRows || (isInteger && (input === 'floats' || products > 1));
+  return Math.max(isCostly ? 4 : 2, products);
 }
 
 /** A shape that fits the adapter. */
 export function matvecShape(features: Features, problem: MatvecProblem): MatvecShape {
   const { inDim, packing, widths, products, leastColumns = 2 } = problem;
-  const lanes = lanesOfGroup(features);
+  const lanes = wantedLanes(features, problem);
   const columns = widths.reduce((sum, width) => sum + width, 0);
-  const most = Math.min(1024, features.maxThreads);
+  const most = mostThreads(features, problem);
   let rowsPerGroup = wantedRowsPerGroup(problem);
   if (rowsPerGroup % products !== 0) rowsPerGroup = products;
   let rows = Math.max(16 * products, rowsPerGroup);
@@ -65,11 +74,23 @@ export function matvecShape(features: Features, problem: MatvecProblem): MatvecS
   const isLong = (): boolean => steps / splits > wantedSteps || (threads() < 256 && steps / splits >= 4);
   while (isLong() && threads() * 2 <= most) splits *= 2;
   return {
-    rows,
-    rowsPerGroup,
-    splits,
+    ...{ rows, lanes, rowsPerGroup, splits },
     unroll: unrollOf(Math.ceil(steps / splits), rowsPerGroup, problem.rows),
   };
+}
+
+/**
+ * Few rows of x: as many threads as can add up together. Many: eight, which still read a whole line (128 bytes) of each
+ * weight row; the groups of a subgroup then read the same input, once for all of them, and each thread has enough sums
+ * of its own to spread them over the group when they are added up (lanes.ts).
+ */
+export function wantedLanes(features: Features, { rows }: Pick<MatvecProblem, 'rows'>): number {
+  return Math.min(mostLanes(features), rows < severalRows ? 32 : 8);
+}
+
+/** Threads of a workgroup at most: with several rows of x each needs so many registers that half of them fit. */
+export function mostThreads(features: Features, { rows }: Pick<MatvecProblem, 'rows'>): number {
+  return Math.min(rows < severalRows ? 1024 : 256, features.maxThreads);
 }
 
 /**
