@@ -1,6 +1,9 @@
 // lib/jit/targets/webgpu/kernels/attend.ts: one query a row over the cache -> its mixture of values. In decode this reads
 // the whole cache once; a long cache is cut into chunks, a workgroup each, which a second kernel puts together.
 // Source: Milakov and Gimelshein 2018, arXiv:1805.02867 (softmax in pieces); Dao et al. 2023, "Flash-Decoding".
+//
+// Every thread has up to 16 vectors of keys on their way before it uses the first, and as many of values before the
+// weights are made: with one at a time the memory's latency took most of the time.
 
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
@@ -8,20 +11,9 @@ import { literal, splat } from '../../../kernels/expression.js';
 import type { Features } from '../../../kernels/kernel.js';
 import { exp } from '../../../kernels/math.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
-
-export interface AttendSpec {
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
-  readonly capacity: number;
-  readonly window: number | null;
-  readonly scale: number;
-  /** Query heads that a workgroup serves: a divisor of heads / kvHeads. They share what is read of the cache. */
-  readonly together: number;
-  /** Positions of a workgroup, and how many such chunks the cache has. */
-  readonly chunk: number;
-  readonly chunks: number;
-}
+import type { AttendProblem, AttendSpec } from './attendShape.js';
+import { keysAtOnce, keysPerThread, paddedChunk, sharingThreads, valuesPerThread } from './attendShape.js';
+import { beginMix, elementOf, headOf, joinHeads } from './mix.js';
 
 export interface AttendArrays {
   readonly q: ArrayRef; // f32x4 [batch, heads, headDim]
@@ -31,30 +23,35 @@ export interface AttendArrays {
   readonly count: ArrayRef; // i32 [batch]
 }
 
-/** What a workgroup found for one head: mixture (not yet divided), largest score, sum of weights. */
+/** A vector of what a workgroup found for a head: mixture (not yet divided), largest score, sum of weights. */
 export interface Mixture {
   readonly row: Expr; // batch * heads + head
+  readonly head: Expr; // of the workgroup's
   readonly chunk: Expr;
-  readonly element: Expr; // of headDim
-  readonly value: Expr; // sum of weight * value
+  readonly vector: Expr; // of headDim / 4
+  readonly value: Expr; // f32x4, sum of weight * value
   readonly largest: Expr;
   readonly total: Expr;
 }
 
-/** Threads of a workgroup: a multiple of headDim / 4. */
-export function attendThreads(features: Features, headDim: number): number {
-  const wanted = Math.min(256, features.maxThreads);
-  return Math.max(1, Math.floor(wanted / (headDim / 4))) * (headDim / 4);
+/** e^x as precisely as a problem asks for. */
+export function attendExp({ roughExp }: Pick<AttendProblem, 'roughExp'>, x: Expr): Expr {
+  return roughExp ? x.unary('exp') : exp(x);
 }
 
-/** Bytes of shared memory. */
-export function attendSharedBytes(features: Features, { headDim, chunk, together }: AttendSpec): number {
-  return 4 * together * (chunk + attendThreads(features, headDim) * 4) + 4 * together * headDim + 1024;
+/** A mixture over the sum of its weights. A query that is padding sees nothing and gives 0. */
+export function divided(value: Expr, total: Expr): Expr {
+  return total.gt(0).select(value.div(splat(total, 4)), 0);
+}
+
+/** Workgroups of the kernel: a row's chunks one after another. */
+export function attendWorkgroups({ batch, heads, together, chunks }: AttendSpec): number {
+  return ((batch * heads) / together) * chunks;
 }
 
 /**
- * Writes the kernel: workgroups [batch * heads / together * chunks], a row's chunks one after another.
- * @param finish told once for each head of the workgroup and element
+ * Writes the kernel, of spec.threads threads and attendWorkgroups workgroups. Chunks past a row's end return at once.
+ * @param finish told each vector of each head once
  */
 export function writeAttend(
   k: KernelBuilder,
@@ -76,152 +73,125 @@ export function writeAttend(
   const seen = k.let('seen', last.bits('u32').add(1).sub(first));
   const begin = k.let('begin', part.mul(chunk));
   const isReal = k.let('isReal', count.at(batch).gt(0).and(begin.lt(seen)));
-  const length = k.let('length', isReal.select(seen.sub(begin.min(seen)).min(chunk), 0));
+  const own = isReal.select(seen.sub(begin.min(seen)).min(chunk), 0);
+  const length = chunks === 1 ? k.let('length', own) : k.uniform('length', own);
+  if (chunks > 1) k.if(length.eq(0), () => k.return());
+  const slot = k.let('slot', first.add(begin));
   const place = (position: Expr): Expr =>
-    kvRow.mul(capacity).add(first.add(begin).add(position).rem(capacity)).mul(vectors);
+    kvRow.mul(capacity).add(slot.add(position).rem(capacity)).mul(vectors);
 
-  const scores = k.shared('scores', 'f32', together * chunk);
   const queries = k.shared('queries', 'f32x4', together * vectors);
-  k.for(
-    'at',
-    k.localIndex,
-    literal('u32', together * vectors),
-    (at) => {
-      k.store(queries, at, q.at(firstRow.mul(vectors).add(at)).mul(spec.scale));
-    },
-    k.threads,
-  );
+  const load = (at: Expr): void => k.store(queries, at, q.at(firstRow.mul(vectors).add(at)).mul(spec.scale));
+  k.for('at', k.localIndex, literal('u32', together * vectors), load, k.threads);
   k.barrier();
-  writeScores(k, features, spec, keys, queries, scores, length, place);
 
-  const each = Array.from({ length: together }, (_, head) => head);
-  const largest = each.map(() => k.variable('largest', literal('f32', Number.NEGATIVE_INFINITY)));
-  k.for(
-    'position',
-    k.localIndex,
-    length,
-    (position) => {
-      for (const head of each)
-        k.set(largest[head]!, largest[head]!.value.max(scores.at(position.add(head * chunk))));
-    },
-    k.threads,
-  );
-  const most = reduceWorkgroup(k, features, 'max', ...largest.map((one) => one.value)).map((one) =>
-    k.let('most', one),
-  );
-  const weights = each.map(() => k.variable('weight', literal('f32', 0)));
-  k.for(
-    'position',
-    k.localIndex,
-    length,
-    (position) => {
-      for (const head of each) {
-        const at = position.add(head * chunk);
-        const weight = k.let('own', exp(scores.at(at).sub(most[head]!)));
-        k.store(scores, at, weight);
-        k.set(weights[head]!, weights[head]!.value.add(weight));
-      }
-    },
-    k.threads,
-  );
-  const totals = reduceWorkgroup(k, features, 'add', ...weights.map((one) => one.value)).map((one) =>
-    k.let('total', one),
-  );
-
-  // Threads take a vector of the head each, and positions in turn.
-  const strands = k.threads / vectors;
-  const vector = k.let('vector', k.localIndex.rem(vectors));
-  const strand = k.let('strand', k.localIndex.div(vectors));
-  const sums = each.map(() => k.variable('sum', literal('f32x4', 0)));
-  k.for(
-    'position',
-    strand,
-    length,
-    (position) => {
-      const value = k.let('value', values.at(place(position).add(vector)));
-      for (const head of each) {
-        const weight = scores.at(position.add(head * chunk));
-        k.set(sums[head]!, sums[head]!.value.add(value.mul(splat(weight, 4))));
-      }
-    },
-    strands,
-  );
-  const meeting = k.shared('meeting', 'f32x4', together * k.threads);
-  for (const head of each) k.store(meeting, k.localIndex.add(head * k.threads), sums[head]!.value);
-  k.barrier();
-  for (const head of each) {
-    k.if(k.localIndex.lt(vectors), () => {
-      const sum = k.variable('sum', meeting.at(k.localIndex.add(head * k.threads)));
-      k.for('other', 1, literal('u32', strands), (other) => {
-        k.set(
-          sum,
-          sum.value.add(
-            meeting.at(
-              other
-                .mul(vectors)
-                .add(k.localIndex)
-                .add(head * k.threads),
-            ),
-          ),
-        );
-      });
-      for (let i = 0; i < 4; i++) {
-        finish({
-          ...{
-            row: firstRow.add(head),
-            chunk: part,
-            element: k.localIndex.mul(4).add(i),
-            value: sum.value.lane(i),
-          },
-          ...{ largest: most[head]!, total: totals[head]! },
-        });
-      }
+  const scores = k.shared('scores', elementOf(together), paddedChunk(spec));
+  const largest = writeScores(k, features, spec, keys, queries, scores, length, place);
+  const mix = beginMix(k, {
+    ...{ together, vectors, count: length, unroll: valuesPerThread(spec) },
+    read: (position, vector) => values.at(place(position).add(vector)),
+  });
+  const { most, totals } = writeWeights(k, features, spec, scores, length, largest);
+  mix(scores, (head, vector, value) => {
+    const ofHead = (each: readonly Expr[]): Expr =>
+      each.reduce((found, one, i) => head.eq(i).select(one, found));
+    finish({
+      ...{ row: firstRow.add(head), head, chunk: part, vector, value },
+      ...{ largest: ofHead(most), total: ofHead(totals) },
     });
-  }
+  });
 }
 
-/** Scores of a chunk's positions: a few neighbouring threads share a key, so that it is read in whole lines. */
+/**
+ * Scores of a chunk's positions: a few neighbouring threads share a key, so that it is read in whole lines.
+ * @returns the largest that this thread has seen of each head
+ */
 function writeScores(
   k: KernelBuilder,
   features: Features,
-  { headDim, chunk, together }: AttendSpec,
+  spec: AttendSpec,
   keys: ArrayRef,
   queries: ArrayRef,
   scores: ArrayRef,
   length: Expr,
   place: (position: Expr) => Expr,
-): void {
+): Expr[] {
+  const { headDim, together } = spec;
   const vectors = headDim / 4;
   const sharing = sharingThreads(features, vectors);
+  const atOnce = keysAtOnce(features, spec);
+  const perThread = keysPerThread(features, spec);
   const lane = k.let('lane', k.localIndex.rem(sharing));
-  const others = k.threads / sharing;
-  const rounds = k.let('rounds', length.add(others - 1).div(others));
-  k.for('round', 0, rounds, (round) => {
+  const group = k.let('group', k.localIndex.div(sharing));
+  const lastKey = k.let('lastKey', length.max(1).sub(1));
+  const each = Array.from({ length: together }, (_, head) => head);
+  const largest = each.map(() => k.variable('largest', literal('f32', Number.NEGATIVE_INFINITY)));
+  const round = (begin: Expr): void => {
     // All threads stay: those past the end look at the last position again, so that subgroups are whole.
-    const own = k.let('own', round.mul(others).add(k.localIndex.div(sharing)));
-    const position = k.let('position', own.min(length.sub(1)));
-    const from = k.let('from', place(position).add(lane));
-    const parts = Array.from({ length: vectors / sharing }, (_, i) =>
-      k.let('key', keys.at(from.add(i * sharing))),
+    const own = Array.from({ length: perThread }, (_, u) =>
+      k.let('own', begin.add(group).add((u * k.threads) / sharing)),
     );
-    for (let head = 0; head < together; head++) {
-      const products = parts.map((key, i) => key.dot(queries.at(lane.add(head * vectors + i * sharing))));
-      let sum = k.let(
-        'score',
-        products.reduce((held, product) => held.add(product)),
+    const parts = own.map((position) => {
+      const from = k.let('from', place(position.min(lastKey)).add(lane));
+      return Array.from({ length: vectors / sharing }, (_, i) =>
+        k.let('key', keys.at(from.add(i * sharing))),
       );
-      for (let step = 1; step < sharing; step *= 2)
-        sum = k.let('score', sum.add(sum.subgroup('subgroupShuffleXor', step)));
-      k.if(lane.eq(0).and(own.lt(length)), () => k.store(scores, position.add(head * chunk), sum));
-    }
-  });
-  k.barrier();
+    });
+    const sums = each.map((head) => {
+      const query = parts[0]!.map((_, i) =>
+        k.let('query', queries.at(lane.add(head * vectors + i * sharing))),
+      );
+      return parts.map((key) => {
+        const products = key.map((one, i) => one.dot(query[i]!));
+        return sumOverLanes(
+          k,
+          products.reduce((held, product) => held.add(product)),
+          sharing,
+        );
+      });
+    });
+    for (const head of each)
+      for (const sum of sums[head]!) k.set(largest[head]!, largest[head]!.value.max(sum));
+    for (const [u, position] of own.entries())
+      k.if(lane.eq(0).and(position.lt(length)), () => {
+        k.store(scores, position, joinHeads(each.map((head) => sums[head]![u]!)));
+      });
+  };
+  if (atOnce >= spec.chunk) round(literal('u32', 0));
+  else k.for('keysBegin', 0, length, round, atOnce);
+  return largest.map((one) => one.value);
 }
 
-/** Neighbouring threads that share a key: they have to be of one subgroup. */
-function sharingThreads(features: Features, vectors: number): number {
-  let sharing = 1;
-  const most = features.subgroups ? Math.min(8, features.minSubgroupSize) : 1;
-  while (sharing * 2 <= most && vectors % (sharing * 2) === 0) sharing *= 2;
-  return sharing;
+function sumOverLanes(k: KernelBuilder, value: Expr, sharing: number): Expr {
+  let sum = k.let('score', value);
+  for (let step = 1; step < sharing; step *= 2)
+    sum = k.let('score', sum.add(sum.subgroup('subgroupShuffleXor', step)));
+  return sum;
+}
+
+/** Scores -> weights in their place, 0 past the end. */
+function writeWeights(
+  k: KernelBuilder,
+  features: Features,
+  spec: AttendSpec,
+  scores: ArrayRef,
+  length: Expr,
+  largest: readonly Expr[],
+): { most: Expr[]; totals: Expr[] } {
+  k.barrier();
+  const most = reduceWorkgroup(k, features, 'max', ...largest).map((one) => k.let('most', one));
+  const weights = most.map(() => k.variable('weight', literal('f32', 0)));
+  const visit = (position: Expr): void => {
+    const score = k.let('score', scores.at(position));
+    const own = most.map((one, head) => {
+      const weight = attendExp(spec, headOf(score, head).sub(one));
+      return k.let('own', position.lt(length).select(weight, 0));
+    });
+    k.store(scores, position, joinHeads(own));
+    for (const [head, weight] of weights.entries()) k.set(weight, weight.value.add(own[head]!));
+  };
+  k.for('position', k.localIndex, literal('u32', paddedChunk(spec)), visit, k.threads);
+  const totals = reduceWorkgroup(k, features, 'add', ...weights.map((one) => one.value));
+  k.barrier();
+  return { most, totals: totals.map((one) => k.let('total', one)) };
 }
