@@ -2,7 +2,7 @@
 // `exact`.
 import * as tf from '@tensorflow/tfjs-core';
 import { describe, expect, test } from 'vitest';
-import { allocate, type KVCache } from '../../../lib/cache.js';
+import { allocate, cachedAttention, closeStep, type KVCache, openStep } from '../../../lib/cache.js';
 import { jit, scan } from '../../../lib/jit/jit.js';
 import { gpt2Network } from '../../../lib/models/gpt2.js';
 import { cacheSpecOf, forwardOf, type Network } from '../../../lib/models/layers.js';
@@ -123,7 +123,8 @@ describe.skipIf(!hasWebgpu)(`integer Weights (${webgpuReason})`, () => {
         const y = rms(x);
         return tf.add(x, linear(tf.mul(tf.sigmoid(linear(y, gate)), linear(y, up)), down));
       };
-      const { exact, fast } = await errorsOf((x) => linear(rms(block(block(x))), gate), waves(2, 64));
+      const rows = kind === 'int8' ? 8 : 2;
+      const { exact, fast } = await errorsOf((x) => linear(rms(block(block(x))), gate), waves(rows, 64));
       expect(exact).toBeLessThan(1e-5);
       expect(fast).toBeGreaterThan(1e-5); // it did round
       expect(fast).toBeLessThan(0.03);
@@ -143,5 +144,37 @@ describe.skipIf(!hasWebgpu)(`integer Weights (${webgpuReason})`, () => {
     const { exact, fast } = await errorsOf(network, waves(9, 1056));
     expect(exact).toBeLessThan(1e-5);
     expect(fast).toBeLessThan(0.03);
+  });
+
+  test('attention over a cache in chunks leaves the bytes that the product after it reads', async () => {
+    const [batch, heads, headDim, slots] = [2, 2, 32, 640];
+    const spec = { layers: 1, kvHeads: 1, headDim, capacity: slots, window: null };
+    const kernel = make('int8', heads * headDim, 64, 4);
+    const held = () => tf.reshape(waves(batch * slots, headDim), [batch, 1, slots, headDim]) as tf.Tensor4D;
+    const step = (x: tf.Tensor, cache: KVCache, start: tf.Tensor1D) => {
+      const own = openStep(cache, start, tf.onesLike(start), 1);
+      const q = tf.reshape(x, [batch, heads, 1, headDim]) as tf.Tensor4D;
+      const k = tf.slice(q, [0, 0, 0, 0], [batch, 1, 1, headDim]) as tf.Tensor4D;
+      const mixed = cachedAttention(own, 0, q, k, k, 0.2);
+      const y = linear(tf.reshape(mixed, [batch, heads * headDim]), kernel);
+      return { y, cache: closeStep(own) };
+    };
+    const run = async (target: 'reference' | 'webgpu', mode: 'exact' | 'fast') => {
+      const cache = { ...allocate(spec, batch, 'fixed'), keys: [held()], values: [held()] };
+      const start = tf.tensor1d([630, 140], 'int32');
+      const { y } = await jit(step, { target, mode })(waves(batch, heads * headDim), cache, start);
+      return Array.from(await y.data());
+    };
+    const expected = await run('reference', 'exact');
+    const most = Math.max(...expected.map(Math.abs));
+    for (const [mode, tolerance] of [
+      ['exact', 1e-5],
+      ['fast', 0.03],
+    ] as const) {
+      const found = await run('webgpu', mode);
+      expect(Math.max(...found.map((value, i) => Math.abs(value - expected[i]!))) / most).toBeLessThan(
+        tolerance,
+      );
+    }
   });
 });

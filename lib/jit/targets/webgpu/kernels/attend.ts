@@ -12,7 +12,14 @@ import type { Features } from '../../../kernels/kernel.js';
 import { exp } from '../../../kernels/math.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
 import type { AttendProblem, AttendSpec } from './attendShape.js';
-import { keysAtOnce, keysPerThread, paddedChunk, sharingThreads, valuesPerThread } from './attendShape.js';
+import {
+  keysAtOnce,
+  keysPerThread,
+  paddedChunk,
+  sharingThreads,
+  valuesPerThread,
+  vectorsUnderWay,
+} from './attendShape.js';
 import { beginMix, elementOf, headOf, joinHeads } from './mix.js';
 
 export interface AttendArrays {
@@ -86,11 +93,15 @@ export function writeAttend(
   k.barrier();
 
   const scores = k.shared('scores', elementOf(together), paddedChunk(spec));
+  const beginValues = (): ReturnType<typeof beginMix> =>
+    beginMix(k, {
+      ...{ together, vectors, count: length, unroll: valuesPerThread(spec) },
+      read: (position, vector) => values.at(place(position).add(vector)),
+    });
+  // Values set out together with the keys where a thread has room for both, else when the keys are there.
+  const early = vectorsUnderWay(features, spec) <= 20 ? beginValues() : undefined;
   const largest = writeScores(k, features, spec, keys, queries, scores, length, place);
-  const mix = beginMix(k, {
-    ...{ together, vectors, count: length, unroll: valuesPerThread(spec) },
-    read: (position, vector) => values.at(place(position).add(vector)),
-  });
+  const mix = early ?? beginValues();
   const { most, totals } = writeWeights(k, features, spec, scores, length, largest);
   mix(scores, (head, vector, value) => {
     const ofHead = (each: readonly Expr[]): Expr =>

@@ -92,6 +92,13 @@ export function valuesPerThread({ headDim, threads }: Pick<AttendSpec, 'headDim'
   return Math.max(1, Math.min(16, Math.round(shortestChunk / strands)));
 }
 
+/** Vectors of keys and of values that a thread holds if it reads both at once. */
+export function vectorsUnderWay(features: Features, spec: AttendSpec): number {
+  const vectors = spec.headDim / 4;
+  const ofKeys = (keysPerThread(features, spec) * vectors) / sharingThreads(features, vectors);
+  return ofKeys + valuesPerThread(spec);
+}
+
 /** Positions of a chunk, rounded up to whole rounds of values. */
 export function paddedChunk({
   headDim,
