@@ -16,6 +16,7 @@ export type Type = ScalarType | VectorType;
 export const builtins = [
   ...['workgroupX', 'workgroupY', 'workgroupZ', 'workgroupsX', 'workgroupsY', 'workgroupsZ'],
   ...['localIndex', 'subgroupSize', 'subgroupLane', 'subgroupIndex'],
+  'matrixGroup', // which of the workgroup's groups of matrixThreads this thread is in
 ] as const;
 export type Builtin = (typeof builtins)[number];
 

@@ -18,6 +18,7 @@ import {
   matrixTileThreads,
   writeMatrixMatmul,
 } from '../../../lib/jit/targets/webgpu/kernels/matmulMatrices.js';
+import { halvesOrder } from '../../../lib/jit/targets/webgpu/kernels/matrixWeights.js';
 import { createWebgpuTarget } from '../../../lib/jit/targets/webgpu/run.js';
 import { linear } from '../../../lib/ops.js';
 import { quantizeMatrix } from '../../../lib/quantize/integers.js';
@@ -53,6 +54,12 @@ function packedRow(packing: Packing, row: readonly number[]): number[] {
   );
 }
 
+/** Numbers as a packing's weights come out. */
+function ordered(kind: MatrixKind, packing: Packing, f16: boolean, row: readonly number[]): number[] {
+  const order = kind === 'bytes' ? [0, 1, 2, 3, 4, 5, 6, 7] : halvesOrder(packing, f16);
+  return row.map((_, i) => row[i - (i % 8) + order[i % 8]!]!);
+}
+
 interface Problem {
   readonly kind: MatrixKind;
   readonly packing: Packing;
@@ -71,7 +78,10 @@ async function multiply({ kind, packing, rows, inDim, width, products = 1, split
   if (typeof gpu === 'string') throw new Error(gpu);
   const x = integers(rows * inDim, 7, 1);
   const xWords = Array.from({ length: rows }, (_, row) =>
-    packedRow(kind === 'bytes' ? 'int8' : 'f16', x.slice(row * inDim, (row + 1) * inDim)),
+    packedRow(
+      kind === 'bytes' ? 'int8' : 'f16',
+      ordered(kind, packing, gpu.features.f16, x.slice(row * inDim, (row + 1) * inDim)),
+    ),
   );
   const xScales = Float32Array.from({ length: rows }, (_, row) => 1 + (row % 3));
   const perVector = { f16: 8, bf16: 8, int8: 16, int4: 32, f32: 4 }[packing];

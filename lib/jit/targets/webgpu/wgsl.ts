@@ -4,7 +4,7 @@
 import type { BinaryOp, Expr, ExprNode, ScalarType, Type, UnaryOp } from '../../kernels/expression.js';
 import { lanesOf, scalarOf } from '../../kernels/expression.js';
 import type { BufferArray, Kernel, KernelFunction, LocalArray, Statement } from '../../kernels/kernel.js';
-import { forEachExpr } from '../../kernels/kernel.js';
+import { forEachExpr, matrixThreads } from '../../kernels/kernel.js';
 import type { MatrixLoad } from './matrices.js';
 import { emulatedMatrix, isMatrixStatement, matrixHeader, matrixLine, matrixLoads } from './matrices.js';
 import { wgslName } from './names.js';
@@ -101,7 +101,7 @@ class Printer {
       ...(f16 && !units ? ['enable f16;'] : []),
       ...(subgroups || units ? ['enable subgroups;'] : []),
       ...(subgroupSize === undefined ? [] : ['enable subgroup_size_control;']),
-      ...(subgroups && this.options.subgroupId && builtins.has('subgroupIndex')
+      ...((subgroups || units) && this.options.subgroupId && builtins.has('subgroupIndex')
         ? ['requires subgroup_id;']
         : []),
       ...(units ? matrixHeader.enable : []),
@@ -242,8 +242,10 @@ class Printer {
   }
 
   #builtin(name: string): string {
-    if (name === 'subgroupIndex' && !this.options.subgroupId) return '(localIndex / subgroupSize)';
-    return entryInputs.find(([builtin]) => builtin === name)![2];
+    const [first, second] = inputsOf(name, this.options) as [string, string?];
+    if (second) return `(localIndex / ${second})`;
+    if (name === 'matrixGroup' && first === 'localIndex') return `(localIndex / ${matrixThreads}u)`;
+    return entryInputs.find(([builtin]) => builtin === first)![2];
   }
 
   #unary(op: UnaryOp, value: Expr): string {
@@ -301,6 +303,14 @@ function shortestFloat(value: number): string {
   return String(Number(single.toPrecision(9)));
 }
 
+/** The entry inputs that a builtin is made of: where there is no subgroup_id, a subgroup's index is computed. */
+function inputsOf(name: string, { subgroupId, matrices }: WgslOptions): readonly string[] {
+  if (name === 'subgroupIndex' && !subgroupId) return ['localIndex', 'subgroupSize'];
+  // The compiler knows that a subgroup_id is the same in the whole subgroup.
+  if (name === 'matrixGroup') return [subgroupId && matrices !== 'emulated' ? 'subgroupIndex' : 'localIndex'];
+  return [name];
+}
+
 function needsOf(kernel: Kernel, options: WgslOptions, matrices: boolean): Needs {
   const builtins = new Set<string>();
   const functions: KernelFunction[] = [];
@@ -311,8 +321,7 @@ function needsOf(kernel: Kernel, options: WgslOptions, matrices: boolean): Needs
     if (node.kind === 'call' && node.op.startsWith('subgroup')) subgroups = true;
     if (node.kind === 'builtin') {
       if (node.name.startsWith('subgroup')) subgroups = true;
-      const isComputed = node.name === 'subgroupIndex' && !options.subgroupId;
-      for (const name of isComputed ? ['localIndex', 'subgroupSize'] : [node.name]) builtins.add(name);
+      for (const name of inputsOf(node.name, options)) builtins.add(name);
     }
     if (node.kind === 'function' && !functions.includes(node.fn)) {
       forEachExpr(node.fn.body, look);

@@ -103,7 +103,7 @@ class Writer {
     const start = k.let('start', arrays.start.at(batch));
     const count = k.let('count', arrays.count.at(batch));
     const firstQuery = k.let('firstQuery', block.mul(queriesTogether));
-    const subgroup = k.let('subgroup', k.localIndex.div(matrixThreads));
+    const subgroup = k.let('subgroup', k.builtin('matrixGroup'));
     const lane = k.let('lane', k.localIndex.rem(matrixThreads));
     const own: OwnRow = {
       row: k.let('ownRow', lane.div(2)),

@@ -35,7 +35,10 @@ export interface MatrixMatmulSpec {
   readonly kind: MatrixKind;
   readonly rows: number;
   readonly inDim: number; // a multiple of 16
-  /** u32x4 [rows, inDim / perElement], and f32 [rows]: what a row's numbers were divided by. */
+  /**
+   * u32x4 [rows, inDim / perElement], in the order that the packing's weights come out in (matrixWeights.ts); and
+   * f32 [rows]: what a row's numbers were divided by.
+   */
   readonly left: { readonly words: ArrayRef; readonly scales: ArrayRef };
   readonly packing: Packing;
   readonly rowVectors: number; // 16 bytes each, of a weight row
@@ -54,8 +57,12 @@ export function matrixTileThreads({ rows, columns, subgroupRows, subgroupColumns
   return (rows / subgroupRows) * (columns / subgroupColumns) * matrixThreads;
 }
 
-/** A sum's row on its way out has four numbers to spare, against bank conflicts. */
-const stageStride = ({ subgroupColumns }: MatrixTile): number => subgroupColumns + 4;
+/** Columns of sums that are on their way out at a time; a row has four numbers to spare, against bank conflicts. */
+const stageColumns = ({ subgroupColumns }: MatrixTile): number => Math.min(32, subgroupColumns);
+const stageStride = (tile: MatrixTile): number => stageColumns(tile) + 4;
+
+/** Rows of the stage that a thread finishes without waiting for the first. */
+const rowsAtOnce = 4;
 
 /** Vectors from one staged row to the next. */
 const tileStride = (kind: MatrixKind, { depth }: MatrixTile): number => depth / perElement[kind] + 1;
@@ -144,7 +151,7 @@ class Writer {
     const down = Math.ceil(spec.rows / tile.rows);
     const firstRow = k.let('firstRow', place.rem(down).mul(tile.rows));
     const firstColumn = k.let('firstColumn', place.div(down).mul(columnsOf(part, tile)));
-    const subgroup = k.let('subgroup', k.localIndex.div(matrixThreads));
+    const subgroup = k.let('subgroup', k.builtin('matrixGroup'));
     const across = tile.columns / tile.subgroupColumns;
     const ownRow = k.let('ownRow', subgroup.div(across).mul(tile.subgroupRows));
     const ownColumn = k.let('ownColumn', subgroup.rem(across).mul(tile.subgroupColumns));
@@ -301,53 +308,73 @@ class Writer {
     }
   }
 
-  /** Sums go through shared memory, 16 rows at a time, so that neighbouring threads write neighbouring columns. */
+  /** Sums go through shared memory, some at a time, so that neighbouring threads write neighbouring columns. */
   #finish(sums: readonly (readonly Matrix[])[], subgroup: Expr, firstRow: Expr, firstColumn: Expr): void {
-    const { k, spec, tile, part, shared } = this;
+    const { k, tile, part, shared } = this;
     const stride = stageStride(tile);
     const base = k.let('base', subgroup.mul(matrixSide * stride));
-    const lane = k.let('lane', k.localIndex.rem(matrixThreads));
-    const turns = part.products.length;
-    const columns = tile.subgroupColumns / turns;
+    const together = stageColumns(tile) / matrixSide;
     sums.forEach((byColumn, i) => {
-      for (const [j, sum] of byColumn.entries())
-        k.matrixStore(sum, shared.stage, base.add(j * matrixSide), stride);
-      k.barrier();
-      k.for(
-        'element',
-        lane,
-        literal('u32', matrixSide * columns),
-        (element) => {
-          const inRow = k.let('inRow', element.div(columns));
-          const inColumn = k.let('inColumn', element.rem(columns));
-          const row = k.let('outRow', firstRow.add(i * matrixSide).add(inRow));
-          const column = k.let('outColumn', firstColumn.add(inColumn));
-          const isInside = row.lt(spec.rows).and(column.lt(part.width));
-          k.if(isInside, () => {
-            const scale = k.let('rowScale', spec.left.scales.at(row));
-            const turn =
-              turns === 1
-                ? inColumn
-                : inColumn
-                    .div(matrixSide)
-                    .mul(matrixSide * turns)
-                    .add(inColumn.rem(matrixSide));
-            const values = part.products.map(({ scales, firstRow: first }, p) => {
-              const at = base
-                .add(inRow.mul(stride))
-                .add(turn)
-                .add(p * matrixSide);
-              const value = shared.stage.at(at).to('f32').mul(scale);
-              if (spec.scales === 'none' || !scales) return k.let('value', value);
-              const own = spec.scales === 'row' ? scales.at(column.add(first)) : 1 / groupFactor;
-              return k.let('value', value.mul(own));
-            });
-            part.finish(row, column, values, this.split);
-          });
-        },
-        matrixThreads,
-      );
-      k.barrier();
+      for (let j = 0; j < byColumn.length; j += together) {
+        for (const [at, sum] of byColumn.slice(j, j + together).entries())
+          k.matrixStore(sum, shared.stage, base.add(at * matrixSide), stride);
+        k.barrier();
+        this.#write(
+          base,
+          firstRow.add(i * matrixSide),
+          firstColumn.add((j * matrixSide) / part.products.length),
+        );
+        k.barrier();
+      }
     });
+  }
+
+  /** Finishes what the subgroup has in the stage: a thread has one column, some of its rows at a time. */
+  #write(base: Expr, firstRow: Expr, firstColumn: Expr): void {
+    const { k, spec, tile, part, shared } = this;
+    const turns = part.products.length;
+    const columns = stageColumns(tile) / turns;
+    const lane = k.let('lane', k.localIndex.rem(matrixThreads));
+    const inColumn = k.let('inColumn', lane.rem(columns));
+    const column = k.let('outColumn', firstColumn.add(inColumn));
+    const inTurn = inColumn.div(matrixSide).mul(matrixSide * turns);
+    const turn = k.let('turn', turns === 1 ? inColumn : inTurn.add(inColumn.rem(matrixSide)));
+    const isInside = part.width % columnsOf(part, tile) === 0 ? null : column.lt(part.width);
+    const safe = isInside ? column.min(part.width - 1) : column;
+    const factors = part.products.map(({ scales, firstRow: first }) => {
+      if (spec.scales === 'none' || !scales) return null;
+      return spec.scales === 'row'
+        ? k.let('scale', scales.at(safe.add(first)))
+        : literal('f32', 1 / groupFactor);
+    });
+    const run = (inRow: Expr): void => {
+      const row = k.let('outRow', firstRow.add(inRow));
+      const finish = (): void => {
+        const scale = k.let('rowScale', spec.left.scales.at(row));
+        const at = k.let('staged', base.add(inRow.mul(stageStride(tile))).add(turn));
+        const values = factors.map((factor, p) => {
+          const value = shared.stage.at(at.add(p * matrixSide)).to('f32').mul(scale); // biome-ignore format: short
+          return k.let('value', factor ? value.mul(factor) : value);
+        });
+        part.finish(row, column, values, this.split);
+      };
+      const rowInside = spec.rows % tile.rows === 0 ? null : row.lt(spec.rows);
+      const both = rowInside && isInside ? rowInside.and(isInside) : (rowInside ?? isInside);
+      if (both) k.if(both, finish);
+      else finish();
+    };
+    const apart = matrixThreads / columns; // rows that a subgroup writes together
+    const first = k.let('inRow', lane.div(columns));
+    // The end is 16, which the compiler must not know: it would unroll this, and its registers are the main loop's.
+    const end = k.builtin('workgroupsY').mul(matrixSide);
+    k.for(
+      'rows',
+      first,
+      end,
+      (inRow) => {
+        for (let i = 0; i < rowsAtOnce; i++) run(inRow.add(i * apart));
+      },
+      rowsAtOnce * apart,
+    );
   }
 }

@@ -3,14 +3,15 @@
 // Source: one scale a row of activations as in Dettmers et al. 2022, arXiv:2208.07339.
 
 import type { StructuredNode } from '../../../graph.js';
-import type { KernelBuilder } from '../../../kernels/builder.js';
+import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal, splat, vector } from '../../../kernels/expression.js';
+import { laneSum, literal, splat, vector } from '../../../kernels/expression.js';
 import type { MatrixKind } from '../../../kernels/kernel.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
 import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
+import type { DispatchWriter } from '../writer.js';
 
 /** Where rows lie for matrix units. */
 export interface MatrixInput {
@@ -20,103 +21,135 @@ export interface MatrixInput {
 
 type NormStep = KernelStep & { readonly node: StructuredNode<'Norm'> };
 
-/** A thread keeps so many vectors of four numbers in registers at most. */
-const mostVectors = 16;
+/** A thread keeps so many eights of numbers in registers at most. */
+const mostEights = 8;
+const mostThreads = 256;
 
 /** Rows of so many numbers can be made. */
 export function takesMatrixRow(width: number, threads: number): boolean {
-  return width % 16 === 0 && width / 4 <= mostVectors * Math.min(256, threads);
+  return width > 0 && width % 16 === 0 && width / 8 <= mostEights * Math.min(mostThreads, threads);
+}
+
+export interface MatrixInputSpec {
+  readonly kind: MatrixKind;
+  readonly rows: number;
+  readonly width: number;
+  /** Of eight halves. */
+  readonly order: readonly number[];
 }
 
 /**
- * Makes the input of a product.
+ * Makes the input of a product: a workgroup a row.
  * @param step whose first input is taken: the product's own, or a norm's
  * @param norm what the rows go through
  */
 export function matrixInputDispatch(
-  kind: MatrixKind,
+  spec: MatrixInputSpec,
   step: KernelStep,
   norm: NormStep | null,
-  { rows, width }: { readonly rows: number; readonly width: number },
   context: LowerContext,
 ): { readonly dispatch: Dispatch; readonly input: MatrixInput } {
+  const { kind, rows, width } = spec;
   const bytes = rows * width * (kind === 'bytes' ? 1 : 2);
   const input = { words: context.scratch(bytes), scales: context.scratch(4 * rows) };
-  const threads = Math.min(
-    256,
-    context.features.maxThreads,
-    Math.max(32, 2 ** Math.ceil(Math.log2(width / 16))),
-  );
+  const eights = width / 8;
+  const most = Math.min(mostThreads, context.features.maxThreads);
+  const threads = Math.min(most, Math.max(32, 2 ** Math.ceil(Math.log2(eights / 2))));
   const writer = context.writer(`matrix input ${kind} ${norm?.node.attrs.kind ?? ''}`.trim(), threads);
   const { k } = writer;
   const row = writer.workgroupIndex(rows);
-  const x = writer.bind('x', context.input(step, 0).use, 'f32x4');
-  const vectors = width / 4;
-  const places = Array.from({ length: Math.ceil(vectors / threads) }, (_, i) =>
-    k.let('place', k.localIndex.add(i * threads)),
-  );
-  const isInside = (i: number): Expr | null => ((i + 1) * threads <= vectors ? null : places[i]!.lt(vectors));
-  const read = (array: typeof x, base: Expr, i: number): Expr => {
-    const inside = isInside(i);
-    const at = inside ? places[i]!.min(vectors - 1) : places[i]!;
-    const value = array.at(base.add(at));
-    return k.let('value', inside ? inside.select(value, literal('f32x4', 0)) : value);
-  };
-  const base = k.let('base', row.mul(vectors));
-  const given = places.map((_, i) => read(x, base, i));
-  const values = norm ? normed(given) : given;
+  const own = new OwnEights(k, eights);
+  const base = k.let('base', row.mul(2 * eights));
+  const given = own.read(writer.bind('x', context.input(step, 0).use, 'f32x4'), base);
+  const values = norm ? normed(writer, own, given, norm, width, context) : given;
 
-  function normed(raw: readonly Expr[]): Expr[] {
-    const { kind: of, epsilon, scaled, biased } = norm!.node.attrs;
-    const bind = (index: number) => writer.bind(`norm${index}`, context.input(norm!, index).use, 'f32x4');
-    const gain = scaled ? bind(1) : null;
-    const bias = biased ? bind(scaled ? 2 : 1) : null;
-    const total = (terms: readonly Expr[]): Expr => {
-      const sum = terms.reduce((held, term) => held.add(term));
-      const [all] = reduceWorkgroup(k, context.features, 'add', sum) as [Expr];
-      return k.let('total', all);
-    };
-    const mean = of === 'layer' ? total(raw.map((value) => value.dot(literal('f32x4', 1)))).div(width) : null;
-    const centre = mean && k.let('mean', splat(mean, 4));
-    const centred = raw.map((value, i) => {
-      if (!centre) return value;
-      const inside = isInside(i);
-      const own = value.sub(centre);
-      return k.let('centred', inside ? inside.select(own, literal('f32x4', 0)) : own);
-    });
-    const root = total(centred.map((value) => value.dot(value)))
-      .div(width)
-      .add(epsilon)
-      .rsqrt();
-    const factor = k.let('root', splat(root, 4));
-    const none = literal('u32', 0);
-    return centred.map((value, i) => {
-      let result = value.mul(factor);
-      if (gain) result = result.mul(read(gain, none, i));
-      if (bias) result = result.add(read(bias, none, i));
-      return k.let('result', result);
+  const largest = k.let('largest', values.map((value) => value.abs()).reduce((held, value) => held.max(value))); // biome-ignore format: short
+  const lanes = [0, 1, 2, 3].map((lane) => largest.lane(lane)).reduce((held, lane) => held.max(lane));
+  const [all] = reduceWorkgroup(k, context.features, 'max', lanes) as [Expr];
+  const { scale, factor } = scaleOf(k, kind, k.let('most', all));
+  const scales = writer.bind('scales', input.scales, 'f32');
+  k.if(k.localIndex.eq(0), () => k.store(scales, row, scale));
+  const words = writer.bind('words', input.words, kind === 'bytes' ? 'u32x2' : 'u32x4');
+  own.each((i, place) => {
+    const eight = values.slice(2 * i, 2 * i + 2).map((value) => k.let('scaled', value.mul(splat(factor, 4))));
+    k.store(words, row.mul(eights).add(place), packed(spec, eight));
+  });
+  return { dispatch: writer.forWorkgroups(rows, context.step), input };
+}
+
+/** The eights of a row that a thread has: every so many. */
+class OwnEights {
+  readonly #places: readonly Expr[];
+
+  constructor(
+    readonly k: KernelBuilder,
+    readonly count: number,
+  ) {
+    this.#places = Array.from({ length: Math.ceil(count / k.threads) }, (_, i) =>
+      k.let('place', k.localIndex.add(i * k.threads)),
+    );
+  }
+
+  /** Whether a thread's eight `i` is one of the row's; null: always. */
+  #isInside(i: number): Expr | null {
+    return (i + 1) * this.k.threads <= this.count ? null : this.#places[i]!.lt(this.count);
+  }
+
+  /** Two f32x4 an eight, zeros past the row's end. @param base element of the array where the row begins */
+  read(array: ArrayRef, base: Expr): Expr[] {
+    const { k } = this;
+    return this.#places.flatMap((place, i) => {
+      const inside = this.#isInside(i);
+      const at = base.add((inside ? place.min(this.count - 1) : place).mul(2));
+      return [0, 1].map((half) => this.inside(i, k.let('value', array.at(at.add(half)))));
     });
   }
 
-  const largest = values.map((value) => value.abs()).reduce((held, value) => held.max(value));
-  const lanes = k.let('largest', largest);
-  const own = lanes
-    .lane(0)
-    .max(lanes.lane(1))
-    .max(lanes.lane(2).max(lanes.lane(3)));
-  const [all] = reduceWorkgroup(k, context.features, 'max', own) as [Expr];
-  const most = k.let('most', all);
-  const { scale, factor } = scaleOf(k, kind, most);
-  const scales = writer.bind('scales', input.scales, 'f32');
-  k.if(k.localIndex.eq(0), () => k.store(scales, row, scale));
-  const words = writer.bind('words', input.words, kind === 'bytes' ? 'u32' : 'u32x2');
-  values.forEach((value, i) => {
-    const store = (): void => k.store(words, base.add(places[i]!), packed(kind, value.mul(splat(factor, 4))));
-    const inside = isInside(i);
-    if (inside) k.if(inside, store);
-    else store();
+  /** The value, or 0 past the row's end. */
+  inside(i: number, value: Expr): Expr {
+    const inside = this.#isInside(i);
+    return inside ? this.k.let('inside', inside.select(value, literal('f32x4', 0))) : value;
+  }
+
+  each(run: (i: number, place: Expr) => void): void {
+    this.#places.forEach((place, i) => {
+      const inside = this.#isInside(i);
+      if (inside) this.k.if(inside, () => run(i, place));
+      else run(i, place);
+    });
+  }
+}
+
+function normed(
+  writer: DispatchWriter,
+  own: OwnEights,
+  given: readonly Expr[],
+  norm: NormStep,
+  width: number,
+  context: LowerContext,
+): Expr[] {
+  const { k } = writer;
+  const { kind, epsilon, scaled, biased } = norm.node.attrs;
+  const read = (index: number): Expr[] =>
+    own.read(writer.bind(`norm${index}`, context.input(norm, index).use, 'f32x4'), literal('u32', 0));
+  const total = (terms: readonly Expr[]): Expr => {
+    const sum = terms.reduce((held, term) => held.add(term));
+    const [all] = reduceWorkgroup(k, context.features, 'add', sum) as [Expr];
+    return k.let('total', all);
+  };
+  const mean =
+    kind === 'layer' ? k.let('mean', splat(total(given.map((value) => laneSum(value))).div(width), 4)) : null;
+  const centred = given.map((value, i) =>
+    mean ? own.inside(i >> 1, k.let('centred', value.sub(mean))) : value,
+  );
+  const square = total(centred.map((value) => value.dot(value)));
+  const root = k.let('root', splat(square.div(width).add(epsilon).rsqrt(), 4));
+  const gains = scaled ? read(1) : null;
+  const biases = biased ? read(scaled ? 2 : 1) : null;
+  return centred.map((value, i) => {
+    const gained = gains ? value.mul(root).mul(gains[i]!) : value.mul(root);
+    return k.let('normed', biases ? gained.add(biases[i]!) : gained);
   });
-  return { dispatch: writer.forWorkgroups(rows, context.step), input };
 }
 
 /** A row's scale, and what its numbers are multiplied by. Float16 keeps its precision: the scale is a power of two. */
@@ -131,20 +164,16 @@ function scaleOf(k: KernelBuilder, kind: MatrixKind, most: Expr): { scale: Expr;
   return { scale, factor: k.let('factor', literal('f32', 1).div(scale)) };
 }
 
-function packed(kind: MatrixKind, value: Expr): Expr {
+/** Eight numbers as bytes (u32x2) or halves (u32x4). */
+function packed({ kind, order }: MatrixInputSpec, eight: readonly Expr[]): Expr {
+  const number = (i: number): Expr => eight[i >> 2]!.lane(i & 3);
   if (kind === 'halves') {
-    const pair = (i: number): Expr => vector(value.lane(i), value.lane(i + 1)).packHalves();
-    return vector(pair(0), pair(2));
+    const pair = (i: number): Expr => vector(number(order[i]!), number(order[i + 1]!)).packHalves();
+    return vector(pair(0), pair(2), pair(4), pair(6));
   }
-  return [0, 1, 2, 3]
-    .map((i) =>
-      value
-        .lane(i)
-        .round()
-        .to('i32')
-        .bits('u32')
-        .and(255)
-        .shl(8 * i),
-    )
-    .reduce((word, byte) => word.or(byte));
+  const word = (first: number): Expr =>
+    [0, 1, 2, 3]
+      .map((i) => number(first + i).round().to('i32').bits('u32').and(255).shl(8 * i)) // biome-ignore format: short
+      .reduce((held, byte) => held.or(byte));
+  return vector(word(0), word(4));
 }

@@ -21,6 +21,7 @@ import { bindWeights, commonLayouts, readOperands } from './linearParts.js';
 import type { MatrixMatmulSpec, MatrixPart, MatrixTile } from './matmulMatrices.js';
 import { matrixSharedBytes, matrixTiles, matrixTileThreads, writeMatrixMatmul } from './matmulMatrices.js';
 import { type MatrixInput, matrixInputDispatch, takesMatrixRow } from './matrixInput.js';
+import { halvesOrder } from './matrixWeights.js';
 import { matrixSplits, matrixTile } from './tuning.js';
 
 type LinearStep = KernelStep & { readonly node: StructuredNode<'Linear'> };
@@ -46,7 +47,8 @@ export function selectMatrices(
   const kind = kindOf(layouts[0], context);
   const isPaired = linear.node.attrs.epilogues.every(({ products }) => products.length <= 2);
   if (!kind || !isPaired) return undefined;
-  const { dispatch, input } = matrixInputDispatch(kind, norm ?? linear, norm, { rows, width }, context);
+  const spec = { kind, rows, width, order: halvesOrder(layouts[0].packing, features.f16) };
+  const { dispatch, input } = matrixInputDispatch(spec, norm ?? linear, norm, context);
   const dispatches = new MatrixWriter(linear, kind, rows, layouts, input, context).write();
   return dispatches && { dispatches: [dispatch, ...dispatches], steps: norm ? 2 : 1 };
 }

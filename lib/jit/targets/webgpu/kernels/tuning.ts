@@ -138,10 +138,12 @@ export function matmulSplits(
 ): number {
   const tiles = Math.ceil(rows / tile.rows) * Math.ceil(width / tile.columns);
   let splits = 1;
-  while (tiles * splits < wantedWorkgroups && splits < 8 && inDim / (2 * splits) >= 8 * tile.depth)
-    splits *= 2;
+  while (tiles * splits < wantedTiles && splits < 8 && inDim / (2 * splits) >= 8 * tile.depth) splits *= 2;
   return splits;
 }
+
+/** Tiles that keep a large GPU busy: one a multiprocessor. */
+const wantedTiles = 128;
 
 /** A tile for matrix units: large ones do the most work a byte, small ones keep a large GPU busy with few rows. */
 export function matrixTile(
@@ -158,14 +160,14 @@ export function matrixTile(
       subgroupColumns: 16 * Math.max(2, products),
     };
   const tiles = Math.ceil(rows / 128) * Math.ceil(columns / 128);
-  if (rows <= 64 || tiles < wantedWorkgroups / 2)
+  if (rows <= 64 || tiles < wantedTiles)
     return { rows: 64, columns: 64, depth: 64 * wide, subgroupRows: 32, subgroupColumns: 32 };
-  return { rows: 128, columns: 128, depth: 32 * wide, subgroupRows: 64, subgroupColumns: 64 };
+  return { rows: 128, columns: 128, depth: 64, subgroupRows: 64, subgroupColumns: 64 };
 }
 
 /** Pieces that the depth is cut into where the tiles are few; each long enough to be worth it. */
 export function matrixSplits(tiles: number, inDim: number, { depth }: MatrixTile): number {
   let splits = 1;
-  while (tiles * splits < wantedWorkgroups && splits < 8 && inDim / (2 * splits) >= 4 * depth) splits *= 2;
+  while (tiles * splits < wantedTiles && splits < 8 && inDim / (2 * splits) >= 4 * depth) splits *= 2;
   return splits;
 }
