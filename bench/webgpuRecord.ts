@@ -1,4 +1,4 @@
-// bench/webgpuRecord.ts: `node bench/dist/webgpuRecord.js`: all that is said of one GPU, measured in one go: this project,
+// bench/webgpuRecord.ts: `npm run bench:gpu`: all that is said of one GPU, measured in one go: this project,
 // PyTorch and tfjs op by op, each part in a process of its own, one after the other. -> a folder of Runs, their logs, bars.txt.
 
 import { spawn } from 'node:child_process';
@@ -12,7 +12,7 @@ import { barsTable, judge } from './webgpuBars.js';
 import { keepRun } from './webgpuRun.js';
 import { describeWork } from './webgpuWork.js';
 
-export const HELP = `node bench/dist/webgpuRecord.js [options]
+export const HELP = `npm run bench:gpu -- [options]
 
 Measures models of published shapes with random weights on this machine's GPU, beside PyTorch and tfjs's own WebGPU backend.
 A part that fails or runs too long is named, and the others go on.
