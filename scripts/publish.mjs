@@ -156,6 +156,16 @@ async function gpuPictures(runs) {
   return [...pictures, ...(others.length > 0 ? [`More figures: ${others.join(', ')}.`] : [])];
 }
 
+/** Notebooks that were executed on the GPU and rendered beside its records. @returns their line in README.md, if any */
+async function gpuNotebooks() {
+  const names = (await readdir(gpuFolder)).filter((name) => /^\d\d_.*\.html$/.test(name)).sort();
+  const links = names.map((name) => {
+    const notebook = name.replace('.html', '');
+    return `[${notebook}](results/reference/webgpu-h200/${name}) ([on a CPU](notebooks/${notebook}.ipynb))`;
+  });
+  return links.length > 0 ? [`Notebooks that ran there, compiled for the GPU: ${links.join(', ')}.`] : [];
+}
+
 /** As Map.groupBy, which Node 20 lacks. */
 function groupBy(values, keyOf) {
   const groups = new Map();
@@ -175,7 +185,7 @@ async function writeReadme() {
   const file = join(root, 'README.md');
   const gpuRuns = await readRuns(gpuFolder);
   const withFigures = between(await readFile(file, 'utf8'), 'figures', await figures());
-  const gpu = [gpuTable(gpuRuns), ...(await gpuPictures(gpuRuns))];
+  const gpu = [gpuTable(gpuRuns), ...(await gpuPictures(gpuRuns)), ...(await gpuNotebooks())];
   await writeFile(file, between(withFigures, 'gpu', gpu.join('\n\n')));
 }
 

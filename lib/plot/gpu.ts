@@ -34,14 +34,20 @@ const MEMORY: Measure = {
   figureOf: ({ memory }) => (memory.gpuBytes ?? Number.NaN) / 1e9,
 };
 
+/** Runs of one text at a time from its first token on: without several at once, and those begun deep in a text. */
+export function plainRuns(runs: readonly Run[]): Run[] {
+  // Begun at a position of choice, the prompt that the Run states is not the text before its tokens.
+  return runs.filter(({ batch, label }) => batch === 1 && !/ depth \d/.test(label));
+}
+
 /**
  * The figures of a GPU's Runs, by name: MODEL-tokens-per-second and MODEL-memory of the shortest prompt,
- * MODEL-first-token-PROMPT of each. Texts written several at once, or begun deep, are not in them.
- * @param runs of any models; a figure that would have a single bar is left out
+ * MODEL-first-token-PROMPT of each.
+ * @param runs of any models, of which plainRuns are shown; a figure that would have a single bar is left out
  */
 export function gpuFigures(runs: readonly Run[]): ReadonlyMap<string, Figure> {
   const figures = new Map<string, Figure>();
-  const plain = runs.filter((run) => run.batch === 1 && !isDeep(run));
+  const plain = plainRuns(runs);
   for (const model of new Set(plain.map((run) => run.model.name))) {
     const own = plain.filter((run) => run.model.name === model);
     const prompts = [...new Set(own.map(({ promptTokens }) => promptTokens))].sort((a, b) => a - b);
@@ -56,11 +62,6 @@ export function gpuFigures(runs: readonly Run[]): ReadonlyMap<string, Figure> {
     for (const prompt of prompts) add(`first-token-${prompt}`, prompt, FIRST_TOKEN);
   }
   return figures;
-}
-
-/** Begun at a position of choice: the prompt that the Run states is not the text before its tokens. */
-function isDeep({ label }: Run): boolean {
-  return / depth \d/.test(label);
 }
 
 function barsFigure(runs: readonly Run[], { title, note, unit, figureOf }: Measure): Figure {
