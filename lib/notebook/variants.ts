@@ -102,6 +102,11 @@ export function variantConfiguration(
   return compiled ? compiledConfiguration(model, compiled, options) : eagerConfiguration(model, options);
 }
 
+/** Name of the GPU that compiled variants run on, for their records; undefined where none does. */
+export function gpuOf(variants: readonly Variant[]): string | undefined {
+  return variants.flatMap(({ compiled }) => compiled?.report().device ?? [])[0];
+}
+
 /** Frees models and programs. */
 export async function disposeVariants(variants: readonly Variant[]): Promise<void> {
   for (const compiled of new Set(variants.map((variant) => variant.compiled))) await compiled?.dispose();
