@@ -1,8 +1,7 @@
 // bench/webgpu.ts: `node bench/dist/webgpu.js`: models of true shapes and random Weights on this machine's GPU.
 // Each configuration -> a Run; with --profile also the time of each kernel beside the bytes that it moves.
 
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
@@ -11,21 +10,23 @@ import { compiledConfiguration } from 'response-time/benchmark/eager';
 import { type CompiledModel, compileModel } from 'response-time/compile';
 import { collect } from 'response-time/generate';
 import { closeTarget, type Mode, targetMemory } from 'response-time/jit';
+import type { Model } from 'response-time/model';
 import type { Scheme } from 'response-time/quantize';
 import type { RandomShapeName } from 'response-time/randomModel';
-import type { Run } from 'response-time/results';
 import { randomModelInMemory } from './webgpuModel.js';
+import { describeRun, keepRun } from './webgpuRun.js';
+import { atDepth, describeWork, notesOn, parseWork, promptOf, type Work } from './webgpuWork.js';
 
 export const HELP = `node bench/dist/webgpu.js [options]
 
 Measures models of published shapes with random weights on this machine's GPU: speed and memory only.
   --models NAMES        of randomShape, by comma (default: mistral-7b-instruct-v0.2)
-  --configurations LIST scheme and mode, such as 'int8 fast,int8 exact,int4 fast,stored exact' (the default)
-  --prompt TOKENS       (default: 32)
-  --new TOKENS          (default: 50)
-  --repeats COUNT       after one warm-up (default: 10)
+  --configurations LIST scheme and mode, such as 'int8 fast,int8 exact,int4 fast,stored exact' (the default);
+                        stored is float16
+  --work LIST           PROMPT+NEW tokens, then @DEPTH for a token deep in a text and xBATCH for several at once, such as
+                        '32+50,2048+2,32+50@8000,32+50x8', done in this order (default: 32+50)
+  --repeats COUNT       after two generations of warm-up (default: 10)
   --group SIZE          of int4 and int8-group: 32, 64 or 128 (default: 128)
-  --batch COUNT         the prompt so many times at once (default: 1)
   --layers COUNT        fewer than the model has, to try the command
   --profile             times each kernel of the decode program once more
   --commit NAME         for the records, where git is not there
@@ -36,67 +37,77 @@ const text = { type: 'string' } as const;
 const flag = { type: 'boolean', default: false } as const;
 
 interface Settings {
-  readonly prompt: number;
-  readonly newTokens: number;
+  readonly work: readonly Work[];
   readonly repeats: number;
   readonly group: 32 | 64 | 128;
-  readonly batch: number;
   readonly layers: number | undefined;
   readonly profile: boolean;
   readonly commit: string | undefined;
   readonly output: string;
 }
 
+/** All work of one model in one form, which is bound once. */
 async function measure(name: RandomShapeName, scheme: Scheme, mode: Mode, settings: Settings): Promise<void> {
-  const batch = settings.batch > 1 ? ` x${settings.batch}` : '';
-  const label = `${name} ${scheme.name === 'stored' ? 'f16' : scheme.name} ${mode}${batch}`;
+  const label = `${name} ${scheme.name === 'stored' ? 'f16' : scheme.name} ${mode}`;
   const started = performance.now();
   const model = randomModelInMemory(name, scheme, settings.layers);
   const compiled = await compileModel(model, { target: 'webgpu', mode, moveWeights: true });
   console.log(`# ${label}: bound in ${((performance.now() - started) / 1000).toFixed(1)} s`);
-  const { prompt, newTokens, repeats, commit, output } = settings;
-  const { device } = compiled.report();
   try {
-    const options = {
-      label,
-      source: 'random weights, in memory',
-      backend: 'webgpu',
-      cache: true,
-      newTokens,
-      ignoreEos: true,
-      ...(settings.batch > 1 ? { batch: settings.batch } : {}),
-    };
-    const configuration = compiledConfiguration(model, compiled, options);
-    const promptIds = Array.from({ length: prompt }, (_, i) => (i * 7919 + 13) % model.vocabSize);
-    const gpuBytes = (): number =>
-      Object.values(targetMemory('webgpu')).reduce((sum, bytes) => sum + bytes, 0);
-    const measured = await benchmark(
-      { ...configuration, memory: () => ({ ...configuration.memory(), gpuBytes: gpuBytes() }) },
-      { samples: [promptIds], warmUp: 2, repeats, ...(device ? { gpu: device } : {}) },
-    );
-    const run: Run = commit ? { ...measured, commit } : measured;
-    const last = compiled.decodeProgram.report();
-    const latencies = (run.samples.perTokenMs ?? []).flat().sort((a, b) => a - b);
-    console.log(
-      `${label}: ${decodeSpeed(run).toFixed(1)} tok/s in decode, first token ${run.summary.firstTokenMs.p50.toFixed(2)} ms, ` +
-        `${(gpuBytes() / 1e9).toFixed(2)} GB, a token p50 ${latencies[latencies.length >> 1]?.toFixed(3)} ms, ` +
-        `${last.kernels} steps, compiled in ${(compiled.report().compileMs / 1000).toFixed(1)} s`,
-    );
-    mkdirSync(output, { recursive: true });
-    writeFileSync(join(output, `${label.replaceAll(' ', '-')}.json`), `${JSON.stringify(run, null, 1)}\n`);
-    if (settings.profile) console.log(await profile(compiled, promptIds));
+    for (const [i, work] of settings.work.entries())
+      await measureWork(model, compiled, `${label}${describeWork(work)}`, work, i > 0, settings);
+    if (settings.profile) console.log(await profile(compiled, promptOf(settings.work[0]!, model.vocabSize)));
   } finally {
     await compiled.dispose();
     await closeTarget('webgpu');
   }
 }
 
-/** Tokens a second after the first one: medians of whole generations. */
-function decodeSpeed({ samples, batch }: Run): number {
-  const speeds = samples.latencyMs.map((latency, i) => {
-    return (1000 * (samples.newTokens[i]! - batch)) / (latency - samples.firstTokenMs[i]!);
-  });
-  return speeds.sort((a, b) => a - b)[speeds.length >> 1]!;
+async function measureWork(
+  model: Model,
+  compiled: CompiledModel,
+  label: string,
+  work: Work,
+  isLater: boolean,
+  { repeats, commit, output }: Settings,
+): Promise<void> {
+  const { newTokens, batch } = work;
+  const options = {
+    ...{ label, source: 'random weights, in memory', backend: 'webgpu', cache: true, newTokens },
+    ...{ ignoreEos: true, batch },
+  };
+  const configuration = compiledConfiguration(
+    model,
+    atDepth(compiled, work.depth - work.promptTokens),
+    options,
+  );
+  const before = compiled.report();
+  const gpuBytes = (): number => Object.values(targetMemory('webgpu')).reduce((sum, bytes) => sum + bytes, 0);
+  const run = await benchmark(
+    {
+      ...configuration,
+      memory: () => ({ ...configuration.memory(), gpuBytes: gpuBytes() }),
+      compile: () => {
+        const { compilations, compileMs } = compiled.report();
+        return { compilations: compilations - before.compilations, compileMs: compileMs - before.compileMs };
+      },
+      notes: [
+        ...(configuration.notes ?? []),
+        ...notesOn(work),
+        ...(isLater ? ['gpuBytes and compile are of a process that had done other work before'] : []),
+      ],
+    },
+    {
+      ...{ samples: [promptOf(work, model.vocabSize)], warmUp: 2, repeats },
+      ...(before.device ? { gpu: before.device } : {}),
+    },
+  );
+  const kept = keepRun(run, output, commit);
+  const latencies = (run.samples.perTokenMs ?? []).flat().sort((a, b) => a - b);
+  console.log(
+    `${describeRun(kept)}, a token p50 ${latencies[latencies.length >> 1]?.toFixed(3)} ms, ` +
+      `${compiled.decodeProgram.report().kernels} steps, compiled in ${((run.compile?.compileMs ?? 0) / 1000).toFixed(1)} s`,
+  );
 }
 
 /** Where a token's time goes: kernels with times, those alike put together. */
@@ -157,8 +168,8 @@ async function profile(compiled: CompiledModel, promptIds: readonly number[]): P
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      ...{ models: text, configurations: text, prompt: text, new: text, repeats: text, group: text },
-      ...{ batch: text, layers: text, commit: text, output: text, profile: flag, help: flag },
+      ...{ models: text, configurations: text, work: text, repeats: text, group: text, layers: text },
+      ...{ commit: text, output: text, profile: flag, help: flag },
     },
   });
   if (values.help) {
@@ -167,11 +178,9 @@ async function main(): Promise<void> {
   }
   await tf.setBackend('cpu');
   const settings: Settings = {
-    prompt: Number(values.prompt ?? 32),
-    newTokens: Number(values.new ?? 50),
+    work: (values.work ?? '32+50').split(',').map(parseWork),
     repeats: Number(values.repeats ?? 10),
     group: Number(values.group ?? 128) as Settings['group'],
-    batch: Number(values.batch ?? 1),
     layers: values.layers === undefined ? undefined : Number(values.layers),
     profile: values.profile ?? false,
     commit: values.commit,

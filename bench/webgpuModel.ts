@@ -47,6 +47,12 @@ function fillHalves(words: Uint16Array): void {
   }
 }
 
+/** Float32 numbers between -1/32 and 1/32. */
+function fillFloats(words: Uint16Array): void {
+  const floats = new Float32Array(words.buffer);
+  for (let i = 0; i < floats.length; i++) floats[i] = (Math.random() - 0.5) / 16;
+}
+
 function fillBytes(words: Uint16Array): void {
   for (let i = 0; i < words.length; i++) words[i] = Math.floor(Math.random() * 65536);
 }
@@ -57,7 +63,7 @@ function ones(shape: Shape, value: number): Weight {
 }
 
 /**
- * A model of this shape whose Weights are random, as `scheme` would store them.
+ * A model of this shape whose Weights are random, as `scheme` would store them; 'stored' means float16.
  * @param layers fewer than the model has, to try things out; undefined: all
  */
 export function randomModelInMemory(name: RandomShapeName, scheme: Scheme, layers?: number): Model {
@@ -67,15 +73,17 @@ export function randomModelInMemory(name: RandomShapeName, scheme: Scheme, layer
   const json = { ...shape.config, ...fewer };
   const architecture = architectureOf(json, 'config.json');
   const rules = expandRules(map);
-  const most = Math.max(...rules.map(({ shape }) => 2 * sizeOf(shape)));
-  const integers = scheme.name !== 'stored';
-  const pool = new Pool(most, integers ? fillBytes : fillHalves);
-  const halves = integers ? new Pool(most, fillHalves) : pool;
+  const dtype = scheme.name === 'f32' ? 'f32' : 'f16';
+  const floatBytes = dtype === 'f32' ? 4 : 2;
+  const most = floatBytes * Math.max(...rules.map(({ shape }) => sizeOf(shape)));
+  const floats = new Pool(most, dtype === 'f32' ? fillFloats : fillHalves);
+  const hasIntegers = scheme.name !== 'stored' && scheme.name !== 'f32';
+  const pool = hasIntegers ? new Pool(most, fillBytes) : floats;
   const weightOf = (path: string, shape: Shape): Weight => {
     if (shape.length < 2) return ones(shape, path.endsWith('bias') ? 0 : 1);
-    const layout = schemeLayout(path, shape, 'f16', scheme);
+    const layout = schemeLayout(path, shape, dtype, scheme);
     if (layout.kind === 'float')
-      return { kind: 'float', dtype: 'f16', shape, bytes: halves.take(2 * sizeOf(shape)) };
+      return { kind: 'float', dtype, shape, bytes: floats.take(floatBytes * sizeOf(shape)) };
     const { granularity } = layout;
     const axis = granularity.per === 'tensor' ? 1 : granularity.axis;
     const inDim = shape[1 - axis]!;

@@ -6,10 +6,11 @@
 
     python reference/baseline.py --model data/models/tiny-gpt2 --prompts data/instructions-eval.json
     python reference/baseline.py --random-shape gpt2 --prompt-tokens 64 --new-tokens 15 --modes eager,compile,int8
+    python reference/baseline.py --random-shape mistral-7b-instruct-v0.2 --device cuda --dtype f16 --modes eager,compile
 
 Modes, each a configuration that is measured in turns with the others:
     eager    transformers' model, growing cache, its own fast attention (sdpa)
-    compile  the same through torch.compile, with a cache of fixed size
+    compile  the same through torch.compile, with a cache of fixed size; on a GPU with CUDA graphs
     int8     dynamic INT8 on a CPU: every Linear and GPT-2 Conv1D, one scale an output channel
 
 PyTorch gets its best: inference_mode, logits of the last position only, no padding, no work between tokens but argmax
@@ -37,7 +38,9 @@ import torch
 import transformers
 from torch import nn
 from torch._dynamo.utils import counters
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GPT2Config, LlamaConfig, StaticCache
+from transformers import (
+    AutoModelForCausalLM, AutoTokenizer, DynamicCache, GPT2Config, LlamaConfig, MistralConfig, StaticCache,
+)  # fmt: skip
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 11
@@ -47,6 +50,11 @@ RANDOM_SHAPES = {
     "smollm2-135m": lambda: LlamaConfig(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
         num_key_value_heads=3, max_position_embeddings=8192, tie_word_embeddings=True, rope_theta=1e5,
+    ),
+    "mistral-7b-instruct-v0.2": lambda: MistralConfig(
+        vocab_size=32000, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, max_position_embeddings=32768, rope_theta=1e6, sliding_window=None,
+        rms_norm_eps=1e-5,
     ),
 }  # fmt: skip
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -60,7 +68,9 @@ def load_model(options):
     dtype = DTYPES[options.dtype]
     if options.random_shape:
         torch.manual_seed(SEED)
-        model = AutoModelForCausalLM.from_config(RANDOM_SHAPES[options.random_shape](), dtype=dtype)
+        config = RANDOM_SHAPES[options.random_shape]()
+        with torch.device(options.device):  # a GPU draws 7 billion weights in a second, a CPU in minutes
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
     return model.to(options.device).eval()
@@ -118,6 +128,8 @@ class Generator:
             self.cache.reset()
         cache = DynamicCache(config=self.model.config) if self.cache is None else self.cache
         position = torch.arange(len(prompt), device=self.device)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
         moments, new = [time.perf_counter()], []
         for _ in range(count):
             # The prompt varies in length: only the step of one token is worth compiling.
@@ -178,7 +190,7 @@ def commit():
     try:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("RESPONSE_TIME_COMMIT") or None
 
 
 def percentile(ascending, percent):
@@ -223,7 +235,7 @@ def record(mode, generator, measured, options, shared):
         "peakRssBytes": peak_rss_bytes(),
     }
     if options.device == "cuda":
-        memory["gpuBytes"] = torch.cuda.max_memory_allocated()
+        memory["gpuBytes"] = shared["gpuBytes"][mode]
     return {
         "schemaVersion": 1,
         "id": f"{created[:19].replace('-', '').replace(':', '')}Z-pytorch-{mode}-{name}-{uuid.uuid4().hex[:4]}",
@@ -297,8 +309,12 @@ def arguments():
 
 
 def measure(generators, prompts, options):
-    """Warms each mode up with a whole request, then takes the modes in turns, prompt by prompt."""
-    warm_up = {}
+    """
+    Warms each mode up with whole requests, then takes the modes in turns, prompt by prompt.
+    Returns the first request's ms, (prompt length, new ids, moments) of each measured one, and the most bytes that a GPU
+    held while it ran: all by mode.
+    """
+    warm_up, gpu_bytes = {}, dict.fromkeys(generators, 0)
     for mode, generator in generators.items():
         start = time.perf_counter()
         generator(prompts[0], options.new_tokens)
@@ -308,8 +324,12 @@ def measure(generators, prompts, options):
     for _ in range(options.repeats):
         for prompt in prompts:
             for mode, generator in generators.items():
+                if options.device == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
                 measured[mode].append((len(prompt), *generator(prompt, options.new_tokens)))
-    return warm_up, measured
+                if options.device == "cuda":
+                    gpu_bytes[mode] = max(gpu_bytes[mode], torch.cuda.max_memory_allocated())
+    return warm_up, measured, gpu_bytes
 
 
 def main():
@@ -326,15 +346,21 @@ def main():
     models = {mode: dynamic_int8(model) if mode == "int8" else model for mode in options.modes}
     generators = {mode: Generator(mode, own, capacity, options.device) for mode, own in models.items()}
     counters.clear()
-    warm_up, measured = measure(generators, prompts, options)
+    warm_up, measured, gpu_bytes = measure(generators, prompts, options)
     notes = [f"{threads} threads; greedy, end token ignored; own decoding loop, which does less than generate()"]
     if options.note:
         notes.append(options.note)
     if len(options.modes) > 1:
         held = f"a process that held {len(options.modes)} configurations at once, measured in turns"
-        notes.append(f"peakRssBytes is of {held}")
+        bytes_of_all = "peakRssBytes and gpuBytes are" if options.device == "cuda" else "peakRssBytes is"
+        notes.append(f"{bytes_of_all} of {held}")
+    if options.random_shape:
+        notes.append("random weights: only speed and memory mean anything")
+    if options.device == "cuda" and "compile" in options.modes:
+        notes.append(f"CUDA graphs that were skipped: {counters['inductor']['cudagraph_skips']}")
     shared = {
         "session": uuid.uuid4().hex[:8], "commit": commit(), "machine": machine(options.device),
+        "gpuBytes": gpu_bytes,
         # The first request, compilation included: the compiler runs while the model does.
         "compile": {"compilations": counters["stats"]["unique_graphs"], "compileMs": warm_up.get("compile", 0)},
         "parameters": sum(parameter.numel() for parameter in model.parameters()), "notes": notes,

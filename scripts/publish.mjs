@@ -1,16 +1,21 @@
 // Refreshes what the repository shows of a run of the course: npm run publish
 // Runs all notebooks -> the executed notebooks in notebooks/, their records in results/reference/course, and the
-// figures in README.md. Quiet machine, please: every figure that it writes is measured here and now.
+// figures in README.md. Quiet machine, please: every figure of these that it writes is measured here and now.
+// `--readme-only` measures nothing: README.md and the pictures of the GPU's Runs anew from the records that are there.
 import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readEvaluation } from 'response-time/cluster/figures';
 import { runCourse } from 'response-time/notebook/course';
+import { toPng, toSvg } from 'response-time/notebook/render';
 import { projectRoot, referenceResultsFolder, resultsFolder } from 'response-time/paths';
+import { gpuFigures } from 'response-time/plot/gpu';
 import { readRuns } from 'response-time/results';
+import { decodeTokensPerSecond } from 'response-time/results/compare';
 
 const root = projectRoot();
 const latest = resultsFolder();
 const published = join(referenceResultsFolder(), 'course');
+const gpuFolder = join(referenceResultsFolder(), 'webgpu-h200');
 
 /** Copies the files of a folder that fit a pattern into another, which holds no others of that kind before. */
 async function replaceFiles(from, to, pattern) {
@@ -98,6 +103,69 @@ async function figures() {
   return [...course, ...(evaluation ? [evaluationTable(evaluation)] : [])].join('\n\n');
 }
 
+/** One table of all Runs of the GPU, the longest model first; a time of a single token has no speed. */
+function gpuTable(runs) {
+  const all = (factOf) => [...new Set(runs.map(factOf).filter(Boolean))].join(', ');
+  const versions = ['webgpu', '@tensorflow/tfjs-core', 'torch', 'transformers'].flatMap((name) => {
+    const version = all(({ runtime }) => runtime.packages[name]);
+    return version ? [`${name} ${version}`] : [];
+  });
+  const title =
+    `**Random weights of the real shapes: speed and memory only.** On ${all(({ machine }) => machine.gpu)}; ` +
+    `Node ${all(({ runtime }) => runtime.name === 'node' && runtime.version)}, ${versions.join(', ')}; ` +
+    `commit ${all(({ commit }) => commit?.slice(0, 7))}, ${all(({ createdAt }) => createdAt.slice(0, 10))}. ` +
+    `Medians of ${all(({ samples }) => String(samples.latencyMs.length))} after a warm-up, one process each, ` +
+    `prompt + new tokens as stated ([records](results/reference/webgpu-h200)):`;
+  const rows = [...runs]
+    .sort(
+      (a, b) =>
+        b.model.parameters - a.model.parameters || a.promptTokens - b.promptTokens || a.batch - b.batch,
+    )
+    .map((run) => {
+      const { label, promptTokens, newTokens, batch, summary, memory } = run;
+      const isLong = newTokens > 2;
+      return [
+        label,
+        `${promptTokens} + ${newTokens}${batch > 1 ? `, ${batch} texts` : ''}`,
+        isLong ? number(decodeTokensPerSecond(run)) : '',
+        number(summary.firstTokenMs.p50),
+        isLong ? number((1000 * newTokens * batch) / summary.latencyMs.p50) : '',
+        memory.gpuBytes ? `${number(memory.gpuBytes / 1e9)} GB` : '',
+      ];
+    });
+  const header = [
+    'configuration',
+    'tokens',
+    'tokens/s after the first',
+    'first token ms',
+    'whole request tokens/s',
+  ];
+  return `${title}\n\n${table([...header, 'GPU memory'], rows)}`;
+}
+
+/** Draws the GPU's figures beside its records. @returns speeds as pictures for README.md, the others as links */
+async function gpuPictures(runs) {
+  for (const name of await readdir(gpuFolder)) if (name.endsWith('.png')) await rm(join(gpuFolder, name));
+  const figures = gpuFigures(runs);
+  for (const [name, figure] of figures)
+    await writeFile(join(gpuFolder, `${name}.png`), toPng(await toSvg(figure)));
+  const link = (name) => `[${name.replaceAll('-', ' ')}](results/reference/webgpu-h200/${name}.png)`;
+  const isSpeed = (name) => name.endsWith('-tokens-per-second');
+  const pictures = [...figures.keys()].filter(isSpeed).map((name) => `!${link(name)}`);
+  const others = [...figures.keys()].filter((name) => !isSpeed(name)).map(link);
+  return [...pictures, ...(others.length > 0 ? [`More figures: ${others.join(', ')}.`] : [])];
+}
+
+/** Notebooks that were executed on the GPU and rendered beside its records. @returns their line in README.md, if any */
+async function gpuNotebooks() {
+  const names = (await readdir(gpuFolder)).filter((name) => /^\d\d_.*\.html$/.test(name)).sort();
+  const links = names.map((name) => {
+    const notebook = name.replace('.html', '');
+    return `[${notebook}](results/reference/webgpu-h200/${name}) ([on a CPU](notebooks/${notebook}.ipynb))`;
+  });
+  return links.length > 0 ? [`Notebooks that ran there, compiled for the GPU: ${links.join(', ')}.`] : [];
+}
+
 /** As Map.groupBy, which Node 20 lacks. */
 function groupBy(values, keyOf) {
   const groups = new Map();
@@ -105,13 +173,20 @@ function groupBy(values, keyOf) {
   return groups;
 }
 
+/** @param name of a pair of marks in README.md, between which the text goes */
+function between(readme, name, text) {
+  const block = new RegExp(`(<!-- ${name}:[^>]*-->\\n)[\\s\\S]*(<!-- /${name} -->)`);
+  if (!block.test(readme))
+    throw new Error(`README.md: expected the marks <!-- ${name}: ... --> and <!-- /${name} -->`);
+  return readme.replace(block, (_, begin, end) => `${begin}\n${text}\n\n${end}`);
+}
+
 async function writeReadme() {
   const file = join(root, 'README.md');
-  const text = await readFile(file, 'utf8');
-  const block = /(<!-- figures:[^>]*-->\n)[\s\S]*(<!-- \/figures -->)/;
-  if (!block.test(text))
-    throw new Error(`${file}: expected the marks <!-- figures: ... --> and <!-- /figures -->`);
-  await writeFile(file, text.replace(block, `$1\n${await figures()}\n\n$2`));
+  const gpuRuns = await readRuns(gpuFolder);
+  const withFigures = between(await readFile(file, 'utf8'), 'figures', await figures());
+  const gpu = [gpuTable(gpuRuns), ...(await gpuPictures(gpuRuns)), ...(await gpuNotebooks())];
+  await writeFile(file, between(withFigures, 'gpu', gpu.join('\n\n')));
 }
 
 if (!process.argv.includes('--readme-only')) {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { toSvg } from '../lib/notebook/render.js';
 import { rooflineFigure, waterfallFigure } from '../lib/plot/analysis.js';
+import { gpuFigures } from '../lib/plot/gpu.js';
 import { colorOf, describeRuns, type Figure, logAxis, wrap } from '../lib/plot/look.js';
 import {
   layerErrorFigure,
@@ -70,6 +71,51 @@ interface Parts {
 const parts = (figure: Figure) => figure as unknown as Parts; // Plotly's schema is not typed here
 const notes = (figure: Figure): string[] => (parts(figure).layout.annotations ?? []).map(({ text }) => text);
 const subtitle = (figure: Figure): string => parts(figure).layout.title.subtitle.text.replaceAll('<br>', ' ');
+
+describe("a GPU's figures", () => {
+  const gpuRun = (label: string, ms: number, changes = {}) =>
+    makeRun({
+      label,
+      samples: { ...makeSamples([ms, 2 * ms, 3 * ms], 32, 51), firstTokenMs: [ms / 5, ms / 5, ms / 5] },
+      memory: { weightBytes: 7e9, cacheBytes: 1e6, gpuBytes: 7.5e9 },
+      ...changes,
+    });
+  const runs = [
+    gpuRun('gpt2 int8 fast', 100),
+    gpuRun('gpt2 f16 PyTorch', 400, { target: 'pytorch' }),
+    gpuRun('gpt2 int8 fast depth 8000', 200),
+    gpuRun('gpt2 int8 fast x8', 200, { batch: 8 }),
+    ...['int8 fast', 'f16 PyTorch'].map((name) =>
+      gpuRun(`gpt2 ${name} prompt 2048`, 900, { samples: makeSamples([900], 2048, 2) }),
+    ),
+  ];
+
+  test('a bar a configuration of the same work, without the name that the subtitle has', () => {
+    const figures = gpuFigures(runs);
+    expect([...figures.keys()]).toEqual([
+      'gpt2-tokens-per-second',
+      'gpt2-memory',
+      'gpt2-first-token-32',
+      'gpt2-first-token-2048',
+    ]);
+    const [speed, memory, , deep] = [...figures.values()].map((figure) => parts(figure).data[0]!);
+    expect(speed!.x).toEqual(['int8 fast', 'f16 PyTorch']);
+    expect(speed!.y.map(Math.round)).toEqual([278, 69]); // 50 tokens in 200 - 20 and 800 - 80 ms
+    expect(memory!.y).toEqual([7.5, 7.5]);
+    expect(deep!.y).toEqual([180, 180]);
+    expect(subtitle(figures.get('gpt2-first-token-2048')!)).toContain('prompts of up to 2048 tokens');
+  });
+
+  test('nothing to compare: no figure; without the memory of one, no bar of it', () => {
+    expect(gpuFigures([runs[0]!]).size).toBe(0);
+    const unknown = gpuRun('gpt2 other', 100, { memory: { weightBytes: 1, cacheBytes: 1 } });
+    expect([...gpuFigures([runs[0]!, unknown]).keys()]).not.toContain('gpt2-memory');
+  });
+
+  test('they can be drawn', async () => {
+    for (const figure of gpuFigures(runs).values()) expect(await toSvg(figure)).toContain('f16 PyTorch');
+  });
+});
 
 describe('tokens per second', () => {
   test('a bar a Run, whiskers from p5 to p95, the ratio where it may be taken', () => {

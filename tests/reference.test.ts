@@ -3,7 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { checkRun } from '../lib/results.js';
+import { gpuFigures } from '../lib/plot/gpu.js';
+import { checkRun, readRuns } from '../lib/results.js';
 
 interface Sample {
   readonly instruction: string;
@@ -86,4 +87,19 @@ test('the committed record of PyTorch is a list of Runs', () => {
 
 test('the golden files stay under 3 MB', () => {
   expect(folderBytes('tests/golden')).toBeLessThan(3e6);
+});
+
+test('the committed Runs of a GPU say that their weights are random, and have their pictures beside them', async () => {
+  const folder = join(root, 'results/reference/webgpu-h200');
+  const runs = await readRuns(folder);
+  expect(runs.length).toBeGreaterThan(5);
+  for (const { model, machine, commit } of runs) {
+    expect(model.randomWeights).toBe(true);
+    expect(machine.gpu).toBeTruthy();
+    expect(commit).toMatch(/^[0-9a-f]{7,40}$/);
+  }
+  const pictures = readdirSync(folder).filter((name) => name.endsWith('.png'));
+  expect(pictures).toEqual([...gpuFigures(runs).keys()].map((name) => `${name}.png`).sort());
+  const readme = readFileSync(join(root, 'README.md'), 'utf8');
+  for (const name of pictures) expect(readme).toContain(`results/reference/webgpu-h200/${name}`);
 });

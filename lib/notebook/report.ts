@@ -12,9 +12,10 @@ const FIGURE_TYPE = 'application/vnd.plotly.v1+json';
 // biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences begin with one
 const ANSI = /\u001b\[[\d;]*[A-Za-z]/g;
 
-/** Where a notebook stands in the page, and where the page lies. */
+/** Where a notebook stands in the page, what else is in the page, and where the page lies. */
 interface Place {
   readonly section: string;
+  readonly sections: ReadonlySet<string>;
   readonly htmlFolder: string;
 }
 
@@ -27,11 +28,11 @@ const slug = (text: string) =>
     .replace(/[^\p{L}\p{N}]+/gu, '-')
     .replace(/^-|-$/g, '');
 
-/** A link of a notebook: to another notebook it becomes a jump in this page, to a file a path from the page. */
+/** A link of a notebook: to another notebook of the page it becomes a jump, to any other file a path from the page. */
 function rewriteLink(href: string, place: Place): string {
   if (/^[a-z][a-z+.-]*:|^#|^\/\//i.test(href)) return href;
   const [path = '', anchor] = href.split('#');
-  if (path.endsWith('.ipynb')) return `#${sectionId(path)}`;
+  if (path.endsWith('.ipynb') && place.sections.has(sectionId(path))) return `#${sectionId(path)}`;
   const target = relative(place.htmlFolder, join(projectRoot(), 'notebooks', path)).replaceAll('\\', '/');
   return anchor ? `${target}#${anchor}` : target;
 }
@@ -66,8 +67,8 @@ function renderText(text: string, kind: string): string {
   return html ? `<pre class="output ${kind}">${html}</pre>` : '';
 }
 
-/** Hands out ids for figures. */
-type NextFigure = () => string;
+/** Hands out ids for interactive figures; undefined: there are to be none. */
+type NextFigure = (() => string) | undefined;
 
 /** The richest form of an output that the page can show. */
 function renderData(data: MimeBundle, place: Place, nextFigure: NextFigure): string {
@@ -77,7 +78,7 @@ function renderData(data: MimeBundle, place: Place, nextFigure: NextFigure): str
     typeof png === 'string'
       ? `<img alt="${escapeHtml(text)}" src="data:image/png;base64,${png.trim()}">`
       : '';
-  if (data[FIGURE_TYPE]) {
+  if (data[FIGURE_TYPE] && nextFigure) {
     const id = nextFigure();
     const json = `<script type="application/json" id="${id}">${insideJson(data[FIGURE_TYPE])}</script>`;
     return `<div class="figure" data-figure="${id}">${picture}</div>${json}`;
@@ -98,10 +99,10 @@ function renderOutput(output: Output, place: Place, nextFigure: NextFigure): str
 function renderNotebook(
   path: string,
   notebook: Notebook,
-  htmlFolder: string,
+  page: Omit<Place, 'section'>,
   nextFigure: NextFigure,
 ): PageSection {
-  const place = { section: sectionId(path), htmlFolder };
+  const place = { ...page, section: sectionId(path) };
   const headings: { id: string; title: string }[] = [];
   const parts = notebook.cells.map(({ cell_type, source, outputs = [] }) => {
     if (cell_type === 'markdown') return renderMarkdown(source, place, headings);
@@ -118,12 +119,17 @@ function renderNotebook(
  * Writes one self-contained HTML report of executed notebooks.
  * @param notebooks paths of executed .ipynb files, in order
  * @param htmlPath where the report goes; written whole or not at all
+ * @param options interactive: false leaves out Plotly's 4.8 MB, and the figures are their pictures
  * @throws Error if a notebook cannot be read or the report cannot be written (names the file)
  */
-export async function writeReport(notebooks: readonly string[], htmlPath: string): Promise<void> {
-  const htmlFolder = dirname(resolve(htmlPath));
+export async function writeReport(
+  notebooks: readonly string[],
+  htmlPath: string,
+  { interactive = true }: { readonly interactive?: boolean } = {},
+): Promise<void> {
+  const page = { sections: new Set(notebooks.map(sectionId)), htmlFolder: dirname(resolve(htmlPath)) };
   let figures = 0;
-  const nextFigure = () => `figure-${++figures}`;
-  const sections = notebooks.map((path) => renderNotebook(path, readNotebook(path), htmlFolder, nextFigure));
+  const nextFigure = interactive ? () => `figure-${++figures}` : undefined;
+  const sections = notebooks.map((path) => renderNotebook(path, readNotebook(path), page, nextFigure));
   await writeTextAtomically(htmlPath, formatPage('LLM response time: report', sections, figures > 0));
 }

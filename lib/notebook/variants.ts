@@ -7,9 +7,17 @@ import { type PlannedConfiguration, parseConfiguration } from '../cli/benchmarkP
 import { identify } from '../cli/models.js';
 import { type CompiledModel, compileModel } from '../compile.js';
 import type { GenerativeModel } from '../generate.js';
+import type { TargetName } from '../jit/jit.js';
 import { loadModel, type Model } from '../model.js';
 import type { SchemeName } from '../quantize.js';
 import { progressBar } from './display.js';
+
+/** The same configurations, the compiled ones of them on this target: 'wasm-cached-int8' -> 'webgpu-cached-int8'. */
+export function onTarget(names: readonly string[], target: TargetName): string[] {
+  return names.map((name) =>
+    parseConfiguration(name).target === 'eager' ? name : name.replace(/^\w+/, target),
+  );
+}
 
 /** A way to run a model, ready to generate. */
 export interface Variant extends PlannedConfiguration {
@@ -49,13 +57,15 @@ export async function loadVariants(
     models.set(weights, await loadModel(folder, options));
   };
   const compileKind = async (weights: SchemeName) => {
-    const targets = new Set(plans.filter((plan) => plan.weights === weights).map(({ target }) => target));
-    for (const target of targets) {
-      if (target === 'eager') continue;
+    const own = plans.filter((plan) => plan.weights === weights);
+    const shared = new Set(own.map(programKey)).size > 1;
+    for (const plan of own.filter(isCompiled)) {
+      if (programs.has(programKey(plan))) continue;
+      const { target, mode } = plan;
       next(`${weights} to ${target}`);
       // Weights move into the target where nobody else needs them, so that there is one copy in memory.
-      const compiled = await compileModel(models.get(weights)!, { target, moveWeights: targets.size === 1 });
-      programs.set(programKey({ target, weights }), compiled);
+      const compiled = await compileModel(models.get(weights)!, { target, mode, moveWeights: !shared });
+      programs.set(programKey(plan), compiled);
     }
   };
   // Integers are made from the floats that are there, which must not have moved before.
@@ -75,20 +85,26 @@ export async function loadVariants(
 
 const FLOATS: readonly SchemeName[] = ['stored', 'f32'];
 const isInteger = (weights: SchemeName) => !FLOATS.includes(weights);
-const isCompiled = ({ target }: PlannedConfiguration) => target !== 'eager';
-const programKey = ({ target, weights }: Pick<PlannedConfiguration, 'target' | 'weights'>) =>
-  `${target} ${weights}`;
+const isCompiled = (
+  plan: PlannedConfiguration,
+): plan is PlannedConfiguration & { readonly target: TargetName } => plan.target !== 'eager';
+const programKey = ({ target, mode, weights }: PlannedConfiguration) => `${target} ${mode} ${weights}`;
 
 /** @param backend the tfjs backend that was started: what an eager variant runs on */
 export function variantConfiguration(
-  { label, cache, model, compiled }: Variant,
+  { label, cache, batch, model, compiled }: Variant,
   {
     backend,
     ...work
   }: { readonly backend: string; readonly newTokens: number; readonly ignoreEos?: boolean },
 ): Configuration<readonly number[]> {
-  const options = { ...work, label, cache, backend, source: identify(model.folder).source };
+  const options = { ...work, label, cache, batch, backend, source: identify(model.folder).source };
   return compiled ? compiledConfiguration(model, compiled, options) : eagerConfiguration(model, options);
+}
+
+/** Name of the GPU that compiled variants run on, for their records; undefined where none does. */
+export function gpuOf(variants: readonly Variant[]): string | undefined {
+  return variants.flatMap(({ compiled }) => compiled?.report().device ?? [])[0];
 }
 
 /** Frees models and programs. */

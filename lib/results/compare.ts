@@ -2,6 +2,7 @@
 // Run, Run -> a ratio, or the reason why there is none; Run[] -> lines of text.
 
 import type { Run } from '../results.js';
+import { statistics } from './statistics.js';
 
 /** A ratio, or why it may not be taken. */
 export type Ratio = { readonly value: number; readonly sideBySide: boolean } | { readonly missing: string };
@@ -47,6 +48,17 @@ export function ratio(
 
 export function tokensPerSecond(run: Run): number {
   return run.summary.tokensPerSecond;
+}
+
+/**
+ * Tokens a second after the first one, of all texts of the batch together: the median over the samples.
+ * @returns NaN where the samples have one token only
+ */
+export function decodeTokensPerSecond({ samples, batch }: Pick<Run, 'samples' | 'batch'>): number {
+  const speeds = samples.latencyMs.map(
+    (latencyMs, i) => (1000 * (samples.newTokens[i]! - batch)) / (latencyMs - samples.firstTokenMs[i]!),
+  );
+  return statistics(speeds).p50;
 }
 
 /** What makes two Runs the same configuration, measured twice or on two machines. */

@@ -81,6 +81,15 @@ test('a report without figures leaves Plotly out', async () => {
   expect(readFileSync(join(folder, 'small.html')).length).toBeLessThan(20_000);
 });
 
+test('a static report has pictures, no Plotly, and no jump to a notebook that is not in it', async () => {
+  await writeReport([join(folder, '00_first.ipynb')], join(folder, 'static.html'), { interactive: false });
+  const text = readFileSync(join(folder, 'static.html'), 'utf8');
+  expect(text.length).toBeLessThan(20_000);
+  expect(text).toContain('src="data:image/png;base64,iVBORw0KGgo="');
+  expect(text).not.toContain('data-figure="');
+  expect(text).toMatch(/<a href="[./]+.*notebooks\/01_second\.ipynb">on<\/a>/);
+});
+
 test('names a notebook that is missing, and writes nothing', async () => {
   const never = join(folder, 'never.html');
   await expect(writeReport([join(folder, 'none.ipynb')], never)).rejects.toThrow(/none\.ipynb/);

@@ -3,7 +3,12 @@ import * as tf from '@tensorflow/tfjs-core';
 import { beforeAll, expect, test } from 'vitest';
 import { selectBackend } from '../../lib/backend.js';
 import { collect } from '../../lib/generate.js';
-import { disposeVariants, loadVariants, variantConfiguration } from '../../lib/notebook/variants.js';
+import {
+  disposeVariants,
+  loadVariants,
+  onTarget,
+  variantConfiguration,
+} from '../../lib/notebook/variants.js';
 import { modelsFolder } from '../../lib/paths.js';
 
 const folder = join(modelsFolder(), 'tiny-gpt2');
@@ -46,4 +51,22 @@ test('variants share what they can, say what they are, and leave nothing behind'
 
 test('a misspelled name is refused before anything is loaded', async () => {
   await expect(loadVariants('nowhere', ['eager-cached-int9'], signal)).rejects.toThrow(/WEIGHTS one of/);
+});
+
+test('the compiled ones take another target, the eager ones stay', () => {
+  const names = ['eager-cached-f32', 'wasm-uncached-f32', 'wasm-cached-int8-fast-x4'];
+  const onGpu = ['eager-cached-f32', 'webgpu-uncached-f32', 'webgpu-cached-int8-fast-x4'];
+  expect(onTarget(names, 'webgpu')).toEqual(onGpu);
+  expect(onTarget(onGpu, 'wasm')).toEqual(names);
+  expect(() => onTarget(['cached'], 'wasm')).toThrow(/expected TARGET-cached-WEIGHTS/);
+});
+
+test('a name with a mode and several texts gets them', async () => {
+  const names = ['reference-cached-int8', 'reference-cached-int8-fast', 'reference-cached-int8-x2'];
+  const variants = await loadVariants(folder, names, signal);
+  expect(variants.map(({ compiled }) => compiled?.report().mode)).toEqual(['exact', 'fast', 'exact']);
+  expect(variants[2]!.compiled).toBe(variants[0]!.compiled);
+  const work = { backend: 'wasm', newTokens: 2 };
+  expect(variants.map((variant) => variantConfiguration(variant, work).batch)).toEqual([1, 1, 2]);
+  await disposeVariants(variants);
 });
