@@ -62,7 +62,7 @@ const keptBytes = 32e6;
 class WebgpuTarget implements Target {
   readonly name = 'webgpu';
   readonly groups = true;
-  readonly planOptions = { alignmentBytes: bindingAlignment };
+  readonly planOptions = { alignmentBytes: bindingAlignment, zeroedOutputs: true }; // WebGPU clears new buffers
   readonly #host: Host;
   readonly #kernels: KernelChoice | undefined;
   readonly #tuned: TunedShapes;
