@@ -20,6 +20,13 @@ export interface LoopTuning {
 /** A large submission starves the GPU while it is written; with too few it waits for the host (measured on an H200). */
 export const defaultTuning: LoopTuning = { roundsPerSubmission: 4, submissionsAhead: 3 };
 
+/**
+ * Dispatches outside of loops are sent after these: few at first, so that the GPU begins while the rest is written, then
+ * so many that sending costs little beside them.
+ */
+const firstSubmission = 8;
+const laterSubmissions = 64;
+
 /** So many bytes of a run's results, the smallest ones, are fetched with it: they can be read without waiting. */
 const fetchedBytes = 2e6;
 
@@ -86,6 +93,8 @@ interface RunMemory {
 export class ProgramRun {
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
+  #written = 0; // dispatches outside of loops that were not sent yet
+  #enough = firstSubmission;
   #loop: LoopReport | undefined;
   readonly #timer: StepTimer | undefined;
   #mayReport: boolean;
@@ -104,7 +113,18 @@ export class ProgramRun {
   async items(items: readonly PreparedItem[], plan: Plan): Promise<void> {
     for (const item of items) {
       if (isLoop(item)) await this.#runLoop(item, plan);
-      else await this.#dispatch(item);
+      else if (this.#timer) await this.#dispatch(item);
+      else this.#write(item);
+    }
+  }
+
+  /** Writes a dispatch, and sends what was written when it is enough. */
+  #write(prepared: Prepared): void {
+    encode(this.#openPass(), prepared);
+    this.#written += 1;
+    if (this.#written >= this.#enough) {
+      this.#submit();
+      this.#enough = laterSubmissions;
     }
   }
 
@@ -158,6 +178,7 @@ export class ProgramRun {
     if (!this.#encoder) return;
     this.host.gpu.device.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
+    this.#written = 0;
   }
 
   /** A loop inside another: all of its rounds are written; those after its end do nothing. */

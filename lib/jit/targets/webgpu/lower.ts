@@ -5,10 +5,11 @@ import type { Kernel } from '../../kernels/kernel.js';
 import type { CopyStep, KernelStep, Plan, Step } from '../../steps.js';
 import { type ContextOptions, LowerContext } from './context.js';
 import type { Dispatch, Item, LoweredPlan } from './dispatch.js';
-import { attention, cachedAttention, rotary } from './generic/attention.js';
+import { attention, cachedAttention } from './generic/attention.js';
 import { elementwise } from './generic/elementwise.js';
+import { cacheAppend, rotary } from './generic/heads.js';
 import { linear } from './generic/linear.js';
-import { cacheAppend, concat, copyWords, gather, gatherNd, scatterNd } from './generic/moves.js';
+import { concat, copyWords, gather, gatherNd, scatterNd } from './generic/moves.js';
 import { batchMatMul, embed } from './generic/products.js';
 import { cumulative, norm, reduce, softmax, topK } from './generic/rows.js';
 import type { MatvecProblem } from './kernels/tuning.js';
@@ -113,7 +114,7 @@ export function genericKernels(step: KernelStep | CopyStep, context: LowerContex
     case 'Softmax':
       return softmax(step, node, context);
     case 'Rotary':
-      return rotary(step, node, context);
+      return rotary({ ...step, node }, context);
     case 'CacheAppend':
       return cacheAppend(step, context);
     case 'CachedAttention':
