@@ -111,6 +111,7 @@ class Planner {
         shape: value.shape,
         bytes: valueBytes(value),
         alias: aliases[index]!,
+        isState: isUpdated(graph, value),
       })),
       arenaBytes: this.#arena.bytes,
     };
@@ -354,6 +355,12 @@ class Planner {
     const found = this.#constants.indexOf(values);
     return found >= 0 ? found : this.#constants.push(values) - 1;
   }
+}
+
+/** True for a value that an operation wrote over its old one. */
+function isUpdated(graph: Graph, value: Value): boolean {
+  const node = graph.nodes.find(({ outputs }) => outputs.includes(value));
+  return node !== undefined && updatedInput(node, node.outputs.indexOf(value)) !== undefined;
 }
 
 function requireKernel(node: Node): KernelStep['node'] {

@@ -27,8 +27,12 @@ export const defaultTuning: LoopTuning = { roundsPerSubmission: 4, submissionsAh
 const firstSubmission = 8;
 const laterSubmissions = 64;
 
-/** So many bytes of a run's results, the smallest ones, are fetched with it: they can be read without waiting. */
+/**
+ * So many bytes of a run's results, the smallest ones, are fetched with it: they can be read without waiting. Of what is
+ * handed on to the next call (a cache) only what costs nothing.
+ */
 const fetchedBytes = 2e6;
+const fetchedStateBytes = 4096;
 
 /** What a program needs of its target. */
 export interface Host {
@@ -54,13 +58,20 @@ export interface Resource {
   readonly size: number;
 }
 
+/** Memory that comes with a call. */
+export type GivenUse = Extract<BufferUse, { kind: 'place' }> & {
+  readonly place: { readonly space: 'input' | 'output'; readonly index: number };
+};
+
 /** A dispatch as it is sent, with the bind group of the newest run. */
 export interface Prepared {
   readonly dispatch: Omit<Dispatch, 'kernel'>;
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
   readonly parameters: GPUBuffer | null;
-  resources: readonly Resource[];
+  /** What of its memory comes with each call, and what that was in the newest run. */
+  readonly given: readonly GivenUse[];
+  bound: readonly GPUBuffer[];
   group: GPUBindGroup | undefined;
 }
 
@@ -87,6 +98,8 @@ interface Sent {
 interface RunMemory {
   readonly control: GPUBuffer;
   readonly resource: (use: BufferUse) => Resource;
+  /** Gives a dispatch the bind group of this run. */
+  readonly bind: (prepared: Prepared) => void;
 }
 
 /** One run: what was written and not yet sent, and what came back. */
@@ -120,6 +133,7 @@ export class ProgramRun {
 
   /** Writes a dispatch, and sends what was written when it is enough. */
   #write(prepared: Prepared): void {
+    this.memory.bind(prepared);
     encode(this.#openPass(), prepared);
     this.#written += 1;
     if (this.#written >= this.#enough) {
@@ -147,6 +161,7 @@ export class ProgramRun {
   }
 
   async #dispatch(prepared: Prepared): Promise<void> {
+    this.memory.bind(prepared);
     if (this.#timer) {
       this.#endPass();
       await this.#timer.measure(this.#encoding, prepared.dispatch.step, (pass) => encode(pass, prepared));
@@ -192,7 +207,10 @@ export class ProgramRun {
     for (const each of body) {
       if (isLoop(each)) await this.#unroll(each);
       else if (this.#timer) await this.#dispatch(each);
-      else encode(this.#openPass(), each);
+      else {
+        this.memory.bind(each);
+        encode(this.#openPass(), each);
+      }
     }
   }
 
@@ -285,11 +303,13 @@ export class ProgramRun {
   }
 
   /** Sends the rest and fetches small results. */
-  async finish(): Promise<Pick<RunReport, 'loop' | 'stepMs'>> {
+  async finish(plan: Plan): Promise<Pick<RunReport, 'loop' | 'stepMs'>> {
     const { memory } = this.host;
     this.#endPass();
     if (this.#timer) await this.#flushTimer();
-    const small = smallest(this.buffers.outputs);
+    const isRead = (_: GpuTensor, i: number): boolean =>
+      !plan.outputs[i]!.isState || plan.outputs[i]!.bytes <= fetchedStateBytes;
+    const small = smallest(this.buffers.outputs.filter(isRead));
     const sizes = small.map(({ bytes }) => paddedBytes(bytes));
     const all = sizes.reduce((sum, size) => sum + size, 0);
     const staging = memory.takeStaging(Math.max(16, all));
