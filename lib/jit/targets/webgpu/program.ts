@@ -104,6 +104,7 @@ export class GpuProgram implements Executable {
     for (const tensor of buffers.outputs) tensor.values = undefined;
     this.#takeWeights(buffers);
     await memory.settled();
+    memory.clearTaken();
     const run = new ProgramRun(this.host, buffers, options, this.#steps, {
       control: this.#control,
       resource: (use) => this.#resource(use, buffers),
