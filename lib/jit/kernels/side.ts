@@ -33,7 +33,7 @@ export function canStandAside(kernel: Kernel): boolean {
 function isStraight(statements: readonly Statement[]): boolean {
   return statements.every((statement) => {
     if (statement.kind === 'if') return isStraight(statement.whenTrue) && isStraight(statement.whenFalse);
-    return !['for', 'while', 'barrier', 'atomicAdd'].includes(statement.kind);
+    return ['let', 'variable', 'set', 'array', 'store', 'return'].includes(statement.kind);
   });
 }
 
@@ -55,7 +55,8 @@ export function functionsAgree(kernels: readonly Kernel[]): boolean {
 export function writtenArrays({ body }: Kernel): ReadonlySet<string> {
   const found = new Set<string>();
   const visit = (statement: Statement): void => {
-    if (statement.kind === 'store' || statement.kind === 'atomicAdd') found.add(statement.array);
+    const { kind } = statement;
+    if (kind === 'store' || kind === 'atomicAdd' || kind === 'matrixStore') found.add(statement.array);
     if (statement.kind === 'if') [...statement.whenTrue, ...statement.whenFalse].forEach(visit);
     if ('body' in statement) statement.body.forEach(visit);
   };
