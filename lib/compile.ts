@@ -4,7 +4,7 @@ import { type DecodeProgram, decodeInRounds, decodeLoop } from './compile/decode
 import { forcedLogits, forcedLoop } from './compile/force.js';
 import { beginPrompt, emptyCache, inBuckets, roundedSpec } from './compile/prompt.js';
 import type { GenerativeModel } from './generate.js';
-import { bind, jit, type Mode, type TargetName, targetDevice, unbind } from './jit/jit.js';
+import { bind, jit, type Mode, type TargetName, targetDevice, targetRows, unbind } from './jit/jit.js';
 import type { Model } from './model.js';
 import { cacheSpecOf } from './models/layers.js';
 
@@ -61,6 +61,7 @@ export async function compileModel(
   const goOn = jit(forward, { target, mode, donate: [2], name: 'prompt, continued' });
   const decode = jit(decodeLoop(forward), { target, mode, donate: [1], name: 'decode' });
   const forced = jit(forcedLoop(forward), { target, mode, donate: [1], name: 'given text' });
+  const prompts = { begin, goOn, mostTokens: targetRows[target] };
   let written = 0;
   return {
     params: model.params,
@@ -69,7 +70,7 @@ export async function compileModel(
     tokenizer: model.tokenizer,
     eosIds: model.eosIds,
     newCache: (capacity) => emptyCache(roundedSpec(cacheSpecOf(model.config, capacity), model.maxPositions)),
-    forward: (params, input, cache) => inBuckets(begin, goOn, params, input, cache),
+    forward: (params, input, cache) => inBuckets(prompts, params, input, cache),
     decode: async (params, request, cache) => {
       written = 0;
       const count = (id: number, row: number) => {

@@ -8,7 +8,7 @@ import { forwardInput } from './forward.js';
 import { textWriter } from './generate/textWriter.js';
 import { TokenQueue } from './generate/tokenQueue.js';
 import type { Sampling } from './sample.js';
-import { checkSampling, GREEDY, randomKey, sampleNext } from './sample.js';
+import { checkSampling, GREEDY, greedyToken, randomKey, sampleNext } from './sample.js';
 import type { ParamTree } from './tensor.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -242,15 +242,25 @@ async function step(
   const input = forwardInput([ids], [start]);
   const output = await model.forward(model.params, input, cache);
   state.cacheBytes = Math.max(state.cacheBytes, cacheBytes(output.cache));
-  const choice = sampleNext(output.logits, input, sampling, state.key);
-  const [id] = await choice.data();
+  let logits: Float32Array | undefined; // of the first token only: later ones stay where they were computed
   if (state.newIds.length === 0) {
-    const logits = (await output.logits.data()) as Float32Array;
+    logits = (await output.logits.data()) as Float32Array;
     refuseNaN(logits);
     if (keepLogits) state.logits = logits.slice();
   }
-  tf.dispose([choice, output.logits, input.tokens, input.start, input.count]);
-  return { id: id!, cache: output.cache };
+  const id =
+    logits && sampling.temperature === 0
+      ? greedyToken(logits)
+      : (await idsOf(sampleNext(output.logits, input, sampling, state.key)))[0]!;
+  tf.dispose([output.logits, input.tokens, input.start, input.count]);
+  return { id, cache: output.cache };
+}
+
+/** A choice [batch] as numbers; it is freed. */
+export async function idsOf(choice: tf.Tensor1D): Promise<readonly number[]> {
+  const ids = await choice.data();
+  choice.dispose();
+  return Array.from(ids);
 }
 
 /** Damaged weights would otherwise give an answer: the choice among values that are not numbers is token 0. */

@@ -12,9 +12,10 @@ import {
   type GenerateOptions,
   type Generation,
   type GenerativeModel,
+  idsOf,
   refuseNaN,
 } from './generate.js';
-import { checkSampling, GREEDY, randomKey, sampleNext } from './sample.js';
+import { checkSampling, GREEDY, greedyToken, randomKey, sampleNext } from './sample.js';
 
 /** One text in the making. */
 interface Row {
@@ -103,9 +104,12 @@ async function firstTokens(
   );
   const output = await model.forward(model.params, input, cache);
   const logits = (await output.logits.data()) as Float32Array; // first: a GPU's cannot be read without waiting
-  const choice = sampleNext(output.logits, input, sampling, key);
-  const ids = await choice.data();
-  tf.dispose([choice, output.logits, input.tokens, input.start, input.count]);
+  const ofRow = (_: Row, at: number) => logits.subarray(at * model.vocabSize, (at + 1) * model.vocabSize);
+  const ids =
+    sampling.temperature === 0
+      ? rows.map((row, at) => greedyToken(ofRow(row, at)))
+      : await idsOf(sampleNext(output.logits, input, sampling, key));
+  tf.dispose([output.logits, input.tokens, input.start, input.count]);
   try {
     refuseNaN(logits);
   } catch (error) {
@@ -113,7 +117,7 @@ async function firstTokens(
     throw error;
   }
   rows.forEach((row, at) => {
-    if (keepLogits) row.logits = logits.slice(at * model.vocabSize, (at + 1) * model.vocabSize);
+    if (keepLogits) row.logits = ofRow(row, at).slice();
     note(ids[at]!, at);
   });
   return output.cache;

@@ -67,6 +67,13 @@ export function sampleNext(
   return tf.tidy(() => sampleToken(logits, sampling, key, tf.add(start, count) as tf.Tensor1D));
 }
 
+/** What `sampleToken` chooses at temperature 0, of one row of logits that are here: the first of the largest. */
+export function greedyToken(logits: Float32Array): number {
+  let best = 0;
+  for (let id = 1; id < logits.length; id++) if (logits[id]! > logits[best]!) best = id;
+  return best;
+}
+
 /** values[row, places[row]] of values [batch, n] int32. */
 function ofRow(values: tf.Tensor2D, places: tf.Tensor1D): tf.Tensor1D {
   const [batch, n] = values.shape;

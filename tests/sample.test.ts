@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { checkSampling, GREEDY, randomKey, sampleToken, uniform } from '../lib/sample.js';
+import { checkSampling, GREEDY, greedyToken, randomKey, sampleToken, uniform } from '../lib/sample.js';
 import { useCpu } from './smallModel.js';
 
 beforeAll(useCpu);
@@ -90,4 +90,23 @@ describe('sampleToken', () => {
   ])('refuses %o', (setting, message) => {
     expect(() => checkSampling({ ...GREEDY, ...setting })).toThrow(message);
   });
+});
+
+test('the greedy choice of logits that are here is what sampleToken chooses, the first of equals', () => {
+  const rows = [
+    [1, 5, 5, -2],
+    [-Infinity, -3, -7, -3],
+    [0, 0, 0, 0],
+    [2, 1, 0, 9],
+  ].map((row) => Float32Array.from(row));
+  const chosen = sampleToken(
+    tf.tensor2d(
+      rows.flatMap((row) => [...row]),
+      [4, 4],
+    ),
+    GREEDY,
+    randomKey(0),
+    positions(4),
+  );
+  expect(rows.map(greedyToken)).toEqual([...chosen.dataSync()]);
 });

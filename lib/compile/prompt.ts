@@ -7,8 +7,11 @@ import type { ForwardFunction, ForwardInput, ForwardOutput } from '../forward.js
 import type { Jitted } from '../jit/jit.js';
 import type { ParamTree } from '../tensor.js';
 
-/** Prompts are padded to one of these, longer ones cut into pieces of the last: few programs serve every length. */
-const BUCKETS = [16, 32, 64, 128, 256];
+/**
+ * Prompts are padded to one of these, longer ones cut into pieces of the last that a target takes at once: few programs
+ * serve every length. Where work grows with length, from 256 on, less of it is padding.
+ */
+const BUCKETS = [16, 32, 64, 128, 256, 384, 512, 768, 1024, 1536, 2048];
 /** A ring of a sliding window is written in pieces of this, so that it need not be much larger than the window. */
 const WINDOW_BUCKET = 64;
 /** Capacities are rounded up to powers of two from here on, so that a longer text seldom needs a new program. */
@@ -40,17 +43,24 @@ export function roundedSpec(spec: CacheSpec, maxPositions: number): CacheSpec {
   return { ...spec, capacity: Math.min(maxPositions, rounded) };
 }
 
+/** The programs that prompts run on. */
+export interface PromptPrograms {
+  readonly begin: PromptProgram;
+  readonly goOn: ForwardProgram;
+  /** Tokens of all rows together that one call takes at most. */
+  readonly mostTokens: number;
+}
+
 /** Runs the rows' tokens in padded pieces. @returns each row's logits of its last token, and the cache */
 export async function inBuckets(
-  begin: PromptProgram,
-  goOn: ForwardProgram,
+  { begin, goOn, mostTokens }: PromptPrograms,
   params: ParamTree,
   input: ForwardInput,
   cache: KVCache,
 ): Promise<ForwardOutput> {
   const rows = await rowsOf(input);
   const longest = Math.max(...rows.map(({ ids }) => ids.length));
-  const size = pieceSize(rows.length, cache.spec.window);
+  const size = pieceSize(rows.length, cache.spec, mostTokens);
   const pieces: tf.Tensor2D[] = []; // logits of each piece
   let held = cache;
   for (let at = 0; at < longest; at += size) {
@@ -80,10 +90,10 @@ async function rowsOf({ tokens, start, count }: ForwardInput): Promise<Row[]> {
   }));
 }
 
-/** Tokens of a piece: many rows share the work of one long one. */
-function pieceSize(rows: number, window: number | null): number {
-  const most = window === null ? BUCKETS.at(-1)! : WINDOW_BUCKET;
-  return BUCKETS.findLast((size) => size <= most && size * rows <= BUCKETS.at(-1)!) ?? BUCKETS[0]!;
+/** Tokens of a piece: many rows share the work of one long one. No more than the cache has slots for. */
+function pieceSize(rows: number, { window, capacity }: CacheSpec, mostTokens: number): number {
+  const most = window === null ? Math.max(capacity, LEAST_CAPACITY) : WINDOW_BUCKET;
+  return BUCKETS.findLast((size) => size <= most && size * rows <= mostTokens) ?? BUCKETS[0]!;
 }
 
 function paddedInput(rows: readonly Row[], at: number, size: number): ForwardInput {

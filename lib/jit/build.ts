@@ -197,6 +197,8 @@ export class GraphBuilder {
     const kept = x.shape.map((size, axis) => (sorted.includes(axis) ? 1 : size));
     const shape = keepDims ? kept : x.shape.filter((_, axis) => !sorted.includes(axis));
     if (sorted.length === 0) return x;
+    const isOne = sorted.every((axis) => x.shape[axis] === 1) && kind !== 'ArgMax' && kind !== 'ArgMin';
+    if (isOne) return this.reshape(x, shape); // one element is its own sum, product, largest and smallest
     const neighbours = sorted.every((axis, i) => axis === sorted[0]! + i);
     const rest = x.shape.map((_, axis) => axis).filter((axis) => !sorted.includes(axis));
     const operand = neighbours ? x : this.transpose(x, [...rest, ...sorted]);

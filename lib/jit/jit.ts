@@ -21,7 +21,14 @@ import { flatten } from './trees.js';
 
 export { type ScanOptions, type ScanResult, type ScanStep, scan } from './scan.js';
 export { type Mode, modes } from './target.js';
-export { closeTarget, type TargetName, targetDevice, targetMemory, targetNames } from './targets.js';
+export {
+  closeTarget,
+  type TargetName,
+  targetDevice,
+  targetMemory,
+  targetNames,
+  targetRows,
+} from './targets.js';
 export { bind, bindWeight, unbind } from './weights.js';
 
 export interface JitOptions {

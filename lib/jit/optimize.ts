@@ -13,6 +13,7 @@ import { fuseSoftmax } from './passes/fuseSoftmax.js';
 import { hoistInvariant } from './passes/hoistInvariant.js';
 import { joinLinears } from './passes/joinLinears.js';
 import { mergeEqual } from './passes/mergeEqual.js';
+import { ownFills } from './passes/ownFills.js';
 import { removeDead } from './passes/removeDead.js';
 import type { Pass } from './passes/rewrite.js';
 import { print } from './print.js';
@@ -35,6 +36,7 @@ export const passes: readonly Pass[] = [
   cleaned('fuseElementwise', fuseElementwise),
   cleaned('fuseEpilogue', fuseEpilogue),
   cleaned('joinLinears', joinLinears),
+  cleaned('ownFills', ownFills),
 ];
 
 /** Passes without which a graph cannot run on every target. */

@@ -9,6 +9,7 @@
 import { Arena } from './arena.js';
 import type { ElementValues, Graph, Node, StructuredNode, Value } from './graph.js';
 import { isKernelNode } from './graph.js';
+import { filledWith, updatedInput } from './inPlace.js';
 import { orderMoves } from './moves.js';
 import {
   type CopyStep,
@@ -24,6 +25,8 @@ import {
 export interface PlanOptions {
   /** Offsets and sizes in the arena are multiples of it; a cache line if absent. */
   readonly alignmentBytes?: number | undefined;
+  /** True where outputs' buffers come full of zeros: then an output that begins as zeros needs no step for them. */
+  readonly zeroedOutputs?: boolean | undefined;
 }
 
 /**
@@ -71,13 +74,15 @@ class Planner {
   readonly #constants: ElementValues[] = [];
   readonly #donated: readonly boolean[];
   readonly #groups: ReadonlyMap<Node, number>;
+  readonly #zeroedOutputs: boolean;
 
   constructor(
     donated: readonly boolean[],
     groups: ReadonlyMap<Node, number>,
-    { alignmentBytes }: PlanOptions,
+    { alignmentBytes, zeroedOutputs = false }: PlanOptions,
   ) {
     this.#arena = new Arena(alignmentBytes);
+    this.#zeroedOutputs = zeroedOutputs;
     this.#donated = donated;
     this.#groups = groups;
   }
@@ -106,6 +111,7 @@ class Planner {
         shape: value.shape,
         bytes: valueBytes(value),
         alias: aliases[index]!,
+        isState: isUpdated(graph, value),
       })),
       arenaBytes: this.#arena.bytes,
     };
@@ -237,6 +243,8 @@ class Planner {
     if (updated) this.#placeOver(kernel.outputs[0]!, updated, kernel, index, level);
     else for (const output of kernel.outputs) this.#placeNew(output, level);
     const outputs = kernel.outputs.map((output) => this.#placeOf(output));
+    const isThere = this.#zeroedOutputs && outputs[0]?.space === 'output' && Object.is(filledWith(node), 0);
+    if (isThere) return; // nothing else has written there: an output's place is asked for by one value
     const inputs = kernel.inputs.map((input, at) =>
       updated && at === 0 ? outputs[0]! : this.#placeOf(input),
     );
@@ -349,10 +357,10 @@ class Planner {
   }
 }
 
-/** The input whose memory an output takes over, if the operation works in place. */
-function updatedInput(node: Node, output: number): Value | undefined {
-  if (node.op === 'Scan') return output < node.attrs.carry ? node.inputs[output] : undefined;
-  return node.op === 'CacheAppend' || node.op === 'ScatterNd' ? node.inputs[0] : undefined;
+/** True for a value that an operation wrote over its old one. */
+function isUpdated(graph: Graph, value: Value): boolean {
+  const node = graph.nodes.find(({ outputs }) => outputs.includes(value));
+  return node !== undefined && updatedInput(node, node.outputs.indexOf(value)) !== undefined;
 }
 
 function requireKernel(node: Node): KernelStep['node'] {

@@ -51,6 +51,8 @@ export interface PlannedOutput {
   readonly shape: readonly number[];
   readonly bytes: number;
   readonly alias: number | null;
+  /** True for what an operation updated in place (a cache): it is handed on to the next call rather than read. */
+  readonly isState: boolean;
 }
 
 export interface Plan {

@@ -14,6 +14,12 @@ const makers: Readonly<Record<TargetName, () => Promise<Target>>> = {
   webgpu: async () => (await import('./targets/webgpu/run.js')).createWebgpuTarget(),
 };
 
+/**
+ * Rows of activations that a program on a target takes at once at best: a GPU reads each Weight once for all of them, and
+ * each program costs it a wait; a processor's caches hold no more.
+ */
+export const targetRows: Readonly<Record<TargetName, number>> = { reference: 256, wasm: 256, webgpu: 2048 };
+
 const opened = new Map<TargetName, Promise<Target>>();
 const running = new Map<TargetName, Target>();
 

@@ -32,6 +32,16 @@ export function mapTree(tree: unknown, visitor: LeafVisitor, path = ''): unknown
   );
 }
 
+/** Visits the leaves that mapTree replaces, in its order; nothing is built. */
+function visitTree(tree: unknown, visitor: LeafVisitor, path = ''): void {
+  const isBranch = typeof tree === 'object' && tree !== null && !(tree instanceof tf.Tensor);
+  if (Array.isArray(tree))
+    for (const [i, each] of tree.entries()) visitTree(each, visitor, join(path, String(i)));
+  else if (isBranch && !isWeight(tree) && isPlainObject(tree))
+    for (const name of Object.keys(tree)) visitTree(tree[name], visitor, join(path, name));
+  else mapTree(tree, visitor, path);
+}
+
 /** The leaves of a tree in order, and a text that is equal for trees that one compiled program serves. */
 export interface Flat {
   readonly tensors: readonly { readonly tensor: tf.Tensor; readonly path: string }[];
@@ -44,7 +54,7 @@ export function flatten(tree: unknown): Flat {
   const tensors: { tensor: tf.Tensor; path: string }[] = [];
   const weights: { weight: Weight; path: string }[] = [];
   const lines: string[] = [];
-  mapTree(tree, {
+  visitTree(tree, {
     tensor: (tensor, path) => {
       tensors.push({ tensor, path });
       lines.push(`${path}: ${tensor.dtype}[${tensor.shape}]`);
@@ -58,8 +68,16 @@ export function flatten(tree: unknown): Flat {
   return { tensors, weights, lines };
 }
 
+const descriptions = new WeakMap<Weight, string>();
+
 /** Such as 'f16[768,2304]' or 'int8 per channel axis 1 [768,2304]'. */
 export function describeWeight(weight: Weight): string {
+  const known = descriptions.get(weight) ?? describe(weight);
+  descriptions.set(weight, known);
+  return known;
+}
+
+function describe(weight: Weight): string {
   const shape = `[${weight.shape}]`;
   if (weight.kind === 'float') return `Weight ${weight.dtype}${shape}`;
   const { granularity } = weight;

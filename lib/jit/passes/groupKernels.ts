@@ -4,7 +4,9 @@
 // until its last Node has run.
 //
 // Around a Linear: the Norm that only it reads, before; rotary positions and the write to a cache, after, where they
-// take its result element by element (one query a row). After a Linear: the choice of its largest element.
+// take its result element by element (one query a row). After a Linear: the choice of its largest element. A change of
+// layout alone (a transpose), which takes no dispatch of its own: with what it is made for, rotary positions and the write
+// to a cache, or after attention.
 
 import type { Graph, Node, StructuredNode, Value } from '../graph.js';
 import type { Links } from './rewrite.js';
@@ -38,11 +40,41 @@ export function groupKernels(graph: Graph): GroupedGraph {
 function findGroups(level: Graph): Node[][] {
   const links = linksOf(level);
   return level.nodes.flatMap((node) => {
+    if (node.op === 'Elementwise') return movedTo(node, links);
+    if (node.op === 'CachedAttention') return movedAfter(node, links);
     if (node.op !== 'Linear') return [];
     const before = normBefore(node, links);
     const after = node.outputs.flatMap((output) => chainAfter(output, links));
     return before.length + after.length > 0 ? [[...before, node, ...after]] : [];
   });
+}
+
+/** True for a Node that reads one value through a view and changes nothing in it. */
+export function isMove(node: Node): node is StructuredNode<'Elementwise'> {
+  return node.op === 'Elementwise' && node.attrs.program.length === 1 && node.inputs.length === 1;
+}
+
+/** A change of layout and what alone reads it: Rotary, CacheAppend, or both. */
+function movedTo(move: Node, links: Links): Node[][] {
+  if (!isMove(move)) return [];
+  const group: Node[] = [move];
+  for (let value = move.outputs[0]!; links.reads(value) === 1 && !links.isOutput(value); ) {
+    const [node] = links.users(value) as [Node];
+    const isRotary = node.op === 'Rotary' && node.inputs[0] === value;
+    if (!isRotary && !(node.op === 'CacheAppend' && node.inputs[1] === value)) break;
+    group.push(node);
+    if (!isRotary) break;
+    value = node.outputs[0]!;
+  }
+  return group.length > 1 ? [group] : [];
+}
+
+/** Attention and the change of its result's layout. */
+function movedAfter(attention: Node, links: Links): Node[][] {
+  const [mixed] = attention.outputs as [Value];
+  if (links.reads(mixed) !== 1 || links.isOutput(mixed)) return [];
+  const [user] = links.users(mixed) as [Node];
+  return isMove(user) ? [[attention, user]] : [];
 }
 
 /** The Norm that only this Linear reads, and the Reshapes between. */

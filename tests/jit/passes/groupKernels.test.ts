@@ -55,6 +55,10 @@ function tracedBlock(): Graph {
   return kernelsOf(trace((x, start) => attentionBlock(x!, start!), [[1, 1, 16], [1]]));
 }
 
+const position = (start: tf.Tensor) => tf.cast(tf.reshape(start, [1]), 'int32') as tf.Tensor1D;
+/** Stored, whatever reads it. */
+const summed = (x: tf.Tensor) => tf.cumsum(x, -1);
+
 describe('groups of kernels', () => {
   test('norm, joined products, rotary and the writes to the cache are one', () => {
     const grouped = groupKernels(tracedBlock());
@@ -79,6 +83,27 @@ describe('groups of kernels', () => {
   test('the largest element joins the product that it looks at', () => {
     const graph = kernelsOf(trace((x) => tf.argMax(linear(x!, someWeight([16, 40])), -1), [[2, 16]]));
     expect(groupsOf(groupKernels(graph))).toEqual(['Linear Reduce']);
+  });
+
+  test('a change of layout stands with what it is made for', () => {
+    const graph = kernelsOf(
+      trace(
+        (x, start) => {
+          const spec = { layers: 1, kvHeads: 2, headDim: 8, capacity: 16, window: null };
+          const step = openStep(allocate(spec, 1, 'fixed'), position(start!), tf.tensor1d([3], 'int32'), 3);
+          const heads = (t: tf.Tensor) =>
+            tf.transpose(tf.reshape(t, [1, 3, 2, 8]), [0, 2, 1, 3]) as tf.Tensor4D;
+          const turned = rotary(heads(tf.cos(x!)), step.asked, [1, 0.5, 0.25, 0.125]);
+          const mixed = cachedAttention(step, 0, turned, turned, heads(summed(x!)), 0.5);
+          return [tf.transpose(mixed, [0, 2, 1, 3]), step.keys[0], step.values[0]];
+        },
+        [[1, 3, 16], [1]],
+      ),
+    );
+    const grouped = groupKernels(graph);
+    checkGraph(grouped.graph);
+    expect(groupsOf(grouped)).toEqual(['Elementwise CacheAppend', 'CachedAttention Elementwise']);
+    passed(graph, (each) => groupKernels(each).graph);
   });
 
   test('what needs its own result from outside is no group', () => {

@@ -20,8 +20,19 @@ export interface LoopTuning {
 /** A large submission starves the GPU while it is written; with too few it waits for the host (measured on an H200). */
 export const defaultTuning: LoopTuning = { roundsPerSubmission: 4, submissionsAhead: 3 };
 
-/** So many bytes of a run's results, the smallest ones, are fetched with it: they can be read without waiting. */
+/**
+ * Dispatches outside of loops are sent after these: few at first, so that the GPU begins while the rest is written, then
+ * so many that sending costs little beside them.
+ */
+const firstSubmission = 8;
+const laterSubmissions = 64;
+
+/**
+ * So many bytes of a run's results, the smallest ones, are fetched with it: they can be read without waiting. Of what is
+ * handed on to the next call (a cache) only what costs nothing.
+ */
 const fetchedBytes = 2e6;
+const fetchedStateBytes = 4096;
 
 /** What a program needs of its target. */
 export interface Host {
@@ -47,13 +58,20 @@ export interface Resource {
   readonly size: number;
 }
 
+/** Memory that comes with a call. */
+export type GivenUse = Extract<BufferUse, { kind: 'place' }> & {
+  readonly place: { readonly space: 'input' | 'output'; readonly index: number };
+};
+
 /** A dispatch as it is sent, with the bind group of the newest run. */
 export interface Prepared {
   readonly dispatch: Omit<Dispatch, 'kernel'>;
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
   readonly parameters: GPUBuffer | null;
-  resources: readonly Resource[];
+  /** What of its memory comes with each call, and what that was in the newest run. */
+  readonly given: readonly GivenUse[];
+  bound: readonly GPUBuffer[];
   group: GPUBindGroup | undefined;
 }
 
@@ -80,12 +98,16 @@ interface Sent {
 interface RunMemory {
   readonly control: GPUBuffer;
   readonly resource: (use: BufferUse) => Resource;
+  /** Gives a dispatch the bind group of this run. */
+  readonly bind: (prepared: Prepared) => void;
 }
 
 /** One run: what was written and not yet sent, and what came back. */
 export class ProgramRun {
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
+  #written = 0; // dispatches outside of loops that were not sent yet
+  #enough = firstSubmission;
   #loop: LoopReport | undefined;
   readonly #timer: StepTimer | undefined;
   #mayReport: boolean;
@@ -104,7 +126,19 @@ export class ProgramRun {
   async items(items: readonly PreparedItem[], plan: Plan): Promise<void> {
     for (const item of items) {
       if (isLoop(item)) await this.#runLoop(item, plan);
-      else await this.#dispatch(item);
+      else if (this.#timer) await this.#dispatch(item);
+      else this.#write(item);
+    }
+  }
+
+  /** Writes a dispatch, and sends what was written when it is enough. */
+  #write(prepared: Prepared): void {
+    this.memory.bind(prepared);
+    encode(this.#openPass(), prepared);
+    this.#written += 1;
+    if (this.#written >= this.#enough) {
+      this.#submit();
+      this.#enough = laterSubmissions;
     }
   }
 
@@ -127,6 +161,7 @@ export class ProgramRun {
   }
 
   async #dispatch(prepared: Prepared): Promise<void> {
+    this.memory.bind(prepared);
     if (this.#timer) {
       this.#endPass();
       await this.#timer.measure(this.#encoding, prepared.dispatch.step, (pass) => encode(pass, prepared));
@@ -158,6 +193,7 @@ export class ProgramRun {
     if (!this.#encoder) return;
     this.host.gpu.device.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
+    this.#written = 0;
   }
 
   /** A loop inside another: all of its rounds are written; those after its end do nothing. */
@@ -171,7 +207,10 @@ export class ProgramRun {
     for (const each of body) {
       if (isLoop(each)) await this.#unroll(each);
       else if (this.#timer) await this.#dispatch(each);
-      else encode(this.#openPass(), each);
+      else {
+        this.memory.bind(each);
+        encode(this.#openPass(), each);
+      }
     }
   }
 
@@ -264,11 +303,13 @@ export class ProgramRun {
   }
 
   /** Sends the rest and fetches small results. */
-  async finish(): Promise<Pick<RunReport, 'loop' | 'stepMs'>> {
+  async finish(plan: Plan): Promise<Pick<RunReport, 'loop' | 'stepMs'>> {
     const { memory } = this.host;
     this.#endPass();
     if (this.#timer) await this.#flushTimer();
-    const small = smallest(this.buffers.outputs);
+    const isRead = (_: GpuTensor, i: number): boolean =>
+      !plan.outputs[i]!.isState || plan.outputs[i]!.bytes <= fetchedStateBytes;
+    const small = smallest(this.buffers.outputs.filter(isRead));
     const sizes = small.map(({ bytes }) => paddedBytes(bytes));
     const all = sizes.reduce((sum, size) => sum + size, 0);
     const staging = memory.takeStaging(Math.max(16, all));

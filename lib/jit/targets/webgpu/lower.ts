@@ -1,18 +1,20 @@
 // lib/jit/targets/webgpu/lower.ts: plan -> dispatches: for each step a specialised kernel where one fits, else the generic
-// one; copies; loops.
+// one; copies; loops. Then small dispatches that do not need each other become one (merge.ts).
 
 import type { Kernel } from '../../kernels/kernel.js';
 import type { CopyStep, KernelStep, Plan, Step } from '../../steps.js';
 import { type ContextOptions, LowerContext } from './context.js';
 import type { Dispatch, Item, LoweredPlan } from './dispatch.js';
-import { attention, cachedAttention, rotary } from './generic/attention.js';
+import { attention, cachedAttention } from './generic/attention.js';
 import { elementwise } from './generic/elementwise.js';
+import { cacheAppend, rotary } from './generic/heads.js';
 import { linear } from './generic/linear.js';
-import { cacheAppend, concat, copyWords, gather, gatherNd, scatterNd } from './generic/moves.js';
+import { concat, copyWords, gather, gatherNd, scatterNd } from './generic/moves.js';
 import { batchMatMul, embed } from './generic/products.js';
 import { cumulative, norm, reduce, softmax, topK } from './generic/rows.js';
 import type { MatvecProblem } from './kernels/tuning.js';
 import { guarded, LoopWriter } from './loops.js';
+import { mergeDispatches } from './merge.js';
 import { selectKernels } from './select.js';
 
 /** A lowered plan and the constants that it needs beside the plan's own. */
@@ -38,22 +40,28 @@ class Lowerer {
   /** @param guard number of the loop whose end makes these steps do nothing; null where there is none */
   level(steps: readonly Step[], guard: number | null): Item[] {
     const items: Item[] = [];
-    const add = (dispatches: readonly Dispatch[]): void => {
-      for (const dispatch of dispatches)
+    let pending: Dispatch[] = []; // up to the next loop
+    const finish = (): void => {
+      const { kernels, features } = this.context;
+      const merged = kernels === 'plain' ? pending : mergeDispatches(pending, features.maxBuffers);
+      for (const dispatch of merged)
         items.push({ kind: 'dispatch', dispatch: guard === null ? dispatch : guarded(dispatch, guard) });
+      pending = [];
     };
     for (let at = 0; at < steps.length; ) {
       const step = steps[at]!;
       if (step.kind === 'scan') {
+        finish();
         items.push(this.#loop(step, guard));
         at += 1;
         continue;
       }
       const selection = selectKernels(steps, at, this.context);
-      add(selection?.dispatches ?? genericKernels(step, this.context));
+      pending.push(...(selection?.dispatches ?? genericKernels(step, this.context)));
       at += selection?.steps ?? 1;
       this.context.nextStep(selection?.steps ?? 1);
     }
+    finish();
     return items;
   }
 
@@ -113,7 +121,7 @@ export function genericKernels(step: KernelStep | CopyStep, context: LowerContex
     case 'Softmax':
       return softmax(step, node, context);
     case 'Rotary':
-      return rotary(step, node, context);
+      return rotary({ ...step, node }, context);
     case 'CacheAppend':
       return cacheAppend(step, context);
     case 'CachedAttention':

@@ -1,5 +1,5 @@
-// lib/jit/targets/webgpu/memory.ts: buffers on the GPU, counted by what they are for; asynchronous reads through staging
-// buffers that are used again.
+// lib/jit/targets/webgpu/memory.ts: buffers on the GPU, counted by what they are for; tensors' buffers that are used again,
+// since asking for one costs more than clearing it; asynchronous reads through staging buffers.
 
 import { bytesText } from '../../debug.js';
 import type { ElementType, ElementValues } from '../../graph.js';
@@ -24,10 +24,16 @@ export function paddedBytes(bytes: number): number {
   return Math.max(unitBytes, Math.ceil(bytes / unitBytes) * unitBytes);
 }
 
+/** So many bytes of released tensors are kept for the next ones of the same sizes. */
+const keptBytes = 256e6;
+
 export class GpuMemory {
   readonly used: Record<MemoryUse, number> = { weights: 0, buffers: 0, arena: 0 };
   readonly #pending = new Set<Promise<void>>();
   readonly #staging: GPUBuffer[] = [];
+  readonly #kept = new Map<number, GPUBuffer[]>(); // of released tensors, by size, the longest kept first
+  #keptBytes = 0;
+  readonly #taken = new Set<GPUBuffer>(); // from those, and not cleared yet
   #shortage: string | undefined;
 
   constructor(readonly gpu: Gpu) {}
@@ -47,6 +53,7 @@ export class GpuMemory {
         `${label}: needs one buffer of ${bytesText(size)}, but ${this.gpu.name} has none over ` +
           `${bytesText(most)}; take a smaller capacity, prompt or weight scheme`,
       );
+    if (use !== 'buffers') this.#giveUpKept(); // for what lasts
     device.pushErrorScope('out-of-memory');
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const buffer = device.createBuffer({ label, size, usage });
@@ -91,9 +98,55 @@ export class GpuMemory {
     buffer.destroy();
   }
 
+  /** A tensor's memory; zeros from the next run, read or write on. */
   tensor(bytes: number): GpuTensor {
-    const buffer = this.allocate(bytes, 'buffers', 'tensor');
+    const buffer = this.#takeKept(paddedBytes(bytes)) ?? this.allocate(bytes, 'buffers', 'tensor');
     return { bytes, memory: this, buffer, values: undefined };
+  }
+
+  #takeKept(size: number): GPUBuffer | undefined {
+    const buffer = this.#kept.get(size)?.shift();
+    if (!buffer) return undefined;
+    this.#keptBytes -= size;
+    this.used.buffers += size;
+    this.#taken.add(buffer);
+    return buffer;
+  }
+
+  releaseTensor({ buffer }: GpuTensor): void {
+    const { size } = buffer;
+    this.#taken.delete(buffer);
+    if (this.#keptBytes + size > keptBytes) {
+      this.release(buffer, 'buffers');
+      return;
+    }
+    this.used.buffers -= size;
+    this.#keptBytes += size;
+    const known = this.#kept.get(size) ?? [];
+    this.#kept.set(size, known);
+    known.push(buffer);
+  }
+
+  #giveUpKept(): void {
+    for (const buffers of this.#kept.values()) for (const buffer of buffers) buffer.destroy();
+    this.#kept.clear();
+    this.#keptBytes = 0;
+  }
+
+  /** Clears the tensors that were given old memory. */
+  clearTaken(): void {
+    if (this.#taken.size === 0) return;
+    const encoder = this.gpu.device.createCommandEncoder();
+    for (const buffer of this.#taken) encoder.clearBuffer(buffer);
+    this.gpu.device.queue.submit([encoder.finish()]);
+    this.#taken.clear();
+  }
+
+  /** Writes a tensor's values, or its first ones. */
+  writeTensor({ buffer, bytes }: GpuTensor, values: Uint8Array): void {
+    if (values.byteLength >= bytes) this.#taken.delete(buffer);
+    else this.clearTaken();
+    this.write(buffer, values);
   }
 
   /** Writes bytes at a buffer's begin; a tail that fills no word is filled up with zeros. */
@@ -138,6 +191,7 @@ export class GpuMemory {
 
   /** The bytes of a buffer, when the work before is done. */
   async read(buffer: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
+    this.clearTaken();
     const staging = this.takeStaging(bytes);
     const encoder = this.gpu.device.createCommandEncoder();
     encoder.copyBufferToBuffer(buffer, 0, staging, 0, paddedBytes(bytes));

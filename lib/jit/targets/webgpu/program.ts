@@ -1,10 +1,11 @@
 // lib/jit/targets/webgpu/program.ts: a lowered plan with its memory on a device: buffers, pipelines and bind groups, made
-// once; a bind group anew where a call brings another buffer. execute.ts runs it.
+// once; a bind group anew where a call brings another buffer, just before it is used. execute.ts runs it.
 
 import type { Plan } from '../../steps.js';
 import type { BoundWeight, Executable, RunOptions, RunReport, TargetBuffer } from '../../target.js';
 import { type BufferUse, bindingAlignment, type Dispatch, type Item } from './dispatch.js';
 import {
+  type GivenUse,
   type Host,
   isLoop,
   type Prepared,
@@ -53,6 +54,8 @@ export class GpuProgram implements Executable {
   }
 
   readonly #parameters: readonly GPUBuffer[];
+  /** Those of the last run. */
+  #weights: RunBuffers['weights'] | undefined;
 
   /** Without the kernels' descriptions: in a large model they take ten times the memory of all else. */
   #prepareItem(item: Item, texts: Set<string>, parameters: GPUBuffer[]): PreparedItem {
@@ -62,7 +65,8 @@ export class GpuProgram implements Executable {
       texts.add(text);
       const uniform = kernel.parameters.length > 0 ? this.#uniform(whole) : null;
       if (uniform) parameters.push(uniform);
-      return { dispatch, pipeline, layout, parameters: uniform, resources: [], group: undefined };
+      const given = dispatch.buffers.filter(isGiven);
+      return { dispatch, pipeline, layout, parameters: uniform, given, bound: [], group: undefined };
     };
     if (item.kind === 'dispatch') return prepare(item.dispatch);
     const { step, number, index } = item;
@@ -98,42 +102,51 @@ export class GpuProgram implements Executable {
     const started = performance.now();
     const buffers = { inputs, weights, outputs } as RunBuffers;
     for (const tensor of buffers.outputs) tensor.values = undefined;
-    this.#bindAll(this.#items, buffers);
+    this.#takeWeights(buffers);
     await memory.settled();
+    memory.clearTaken();
     const run = new ProgramRun(this.host, buffers, options, this.#steps, {
       control: this.#control,
       resource: (use) => this.#resource(use, buffers),
+      bind: (prepared) => this.#bind(prepared, buffers),
     });
     await run.items(this.#items, this.plan);
-    const results = await run.finish();
+    const results = await run.finish(this.plan);
     gpu.check();
     const report = { runMs: performance.now() - started, hostCalls: 0, threads: 1, ...results };
     return report;
   }
 
-  #bindAll(items: readonly PreparedItem[], buffers: RunBuffers): void {
-    for (const item of items) {
-      if (!isLoop(item)) this.#bind(item, buffers);
-      else this.#bindAll([...item.begin, ...item.body, ...item.end], buffers);
-    }
+  /** Binds everything where the Weights are not those of the last run: forms of them may have to be made first. */
+  #takeWeights(buffers: RunBuffers): void {
+    const { weights } = buffers;
+    const known = this.#weights;
+    if (known?.length === weights.length && weights.every((weight, i) => weight === known[i])) return;
+    const bindAll = (item: PreparedItem): void => {
+      if (isLoop(item)) [...item.begin, ...item.body, ...item.end].forEach(bindAll);
+      else {
+        item.group = undefined;
+        this.#bind(item, buffers);
+      }
+    };
+    this.#items.forEach(bindAll);
+    this.#weights = weights;
   }
 
-  /** Makes the bind group anew where a buffer has changed since the last run. */
+  /** Makes the bind group anew where the call brings another buffer than the last one. */
   #bind(prepared: Prepared, buffers: RunBuffers): void {
-    const resources = prepared.dispatch.buffers.map((use) => this.#resource(use, buffers));
-    const isSame = resources.every(({ buffer, offset }, i) => {
-      const before = prepared.resources[i];
-      return before?.buffer === buffer && before.offset === offset;
-    });
+    const { given, bound, dispatch, layout, parameters } = prepared;
+    const isSame = given.every((use, i) => givenBuffer(use, buffers) === bound[i]);
     if (prepared.group && isSame) return;
-    const entries: GPUBindGroupEntry[] = resources.map((resource, binding) => ({ binding, resource }));
-    if (prepared.parameters)
-      entries.push({ binding: entries.length, resource: { buffer: prepared.parameters } });
-    prepared.resources = resources;
-    prepared.group = this.host.gpu.device.createBindGroup({ layout: prepared.layout, entries });
+    const entries = dispatch.buffers.map((use, binding): GPUBindGroupEntry => {
+      return { binding, resource: this.#resource(use, buffers) };
+    });
+    if (parameters) entries.push({ binding: entries.length, resource: { buffer: parameters } });
+    prepared.bound = given.map((use) => givenBuffer(use, buffers));
+    prepared.group = this.host.gpu.device.createBindGroup({ layout, entries });
   }
 
-  #resource(use: BufferUse, { inputs, weights, outputs }: RunBuffers): Resource {
+  #resource(use: BufferUse, buffers: RunBuffers): Resource {
     const whole = (buffer: GPUBuffer): Resource => ({ buffer, offset: 0, size: buffer.size });
     switch (use.kind) {
       case 'arena':
@@ -145,15 +158,14 @@ export class GpuProgram implements Executable {
       case 'lasting':
         return { buffer: this.#lasting, offset: use.offset, size: paddedBytes(use.bytes) };
       case 'weight': {
-        const part = this.host.weights.part(weights[use.weight]!, use.form, use.part);
+        const part = this.host.weights.part(buffers.weights[use.weight]!, use.form, use.part);
         return whole(use.of === 'words' ? part.words : part.scales!);
       }
       case 'place': {
+        if (isGiven(use)) return whole(givenBuffer(use, buffers));
         const { place, bytes } = use;
-        if (place.space === 'arena')
-          return { buffer: this.#arena, offset: place.offset, size: paddedBytes(bytes) };
-        if (place.space === 'constant') return whole(this.#constants[place.index]!);
-        return whole((place.space === 'input' ? inputs : outputs)[place.index]!.buffer);
+        if (place.space !== 'arena') return whole(this.#constants[place.index]!);
+        return { buffer: this.#arena, offset: place.offset, size: paddedBytes(bytes) };
       }
     }
   }
@@ -168,4 +180,13 @@ export class GpuProgram implements Executable {
       memory.release(buffer, 'arena');
     for (const buffer of this.#parameters) buffer.destroy();
   }
+}
+
+/** True for memory that comes with a call. */
+function isGiven(use: BufferUse): use is GivenUse {
+  return use.kind === 'place' && (use.place.space === 'input' || use.place.space === 'output');
+}
+
+function givenBuffer({ place }: Pick<GivenUse, 'place'>, { inputs, outputs }: RunBuffers): GPUBuffer {
+  return (place.space === 'input' ? inputs : outputs)[place.index]!.buffer;
 }

@@ -62,7 +62,7 @@ const keptBytes = 32e6;
 class WebgpuTarget implements Target {
   readonly name = 'webgpu';
   readonly groups = true;
-  readonly planOptions = { alignmentBytes: bindingAlignment };
+  readonly planOptions = { alignmentBytes: bindingAlignment, zeroedOutputs: true };
   readonly #host: Host;
   readonly #kernels: KernelChoice | undefined;
   readonly #tuned: TunedShapes;
@@ -172,13 +172,13 @@ class WebgpuTarget implements Target {
   release(buffer: TargetBuffer): void {
     const tensor = buffer as GpuTensor;
     tensor.values = undefined;
-    tensor.memory.release(tensor.buffer, 'buffers');
+    tensor.memory.releaseTensor(tensor);
   }
 
   write(buffer: TargetBuffer, values: ElementValues): void {
     const tensor = buffer as GpuTensor;
     const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    this.#memory.write(tensor.buffer, bytes);
+    this.#memory.writeTensor(tensor, bytes);
     tensor.values = undefined;
   }
 

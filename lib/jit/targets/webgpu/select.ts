@@ -6,6 +6,7 @@ import type { LowerContext } from './context.js';
 import type { Dispatch } from './dispatch.js';
 import { selectAttend } from './kernels/selectAttend.js';
 import { selectAttendMatrices } from './kernels/selectAttendMatrices.js';
+import { selectHeads } from './kernels/selectHeads.js';
 import { selectMatmul } from './kernels/selectMatmul.js';
 import { selectMatrices } from './kernels/selectMatrices.js';
 import { selectMatvec } from './kernels/selectMatvec.js';
@@ -26,6 +27,7 @@ export const selectors: readonly Selector[] = [
   selectMatmul,
   selectAttend,
   selectAttendMatrices,
+  selectHeads,
 ];
 
 /** The first selection that fits. */

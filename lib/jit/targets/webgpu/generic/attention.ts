@@ -1,4 +1,4 @@
-// lib/jit/targets/webgpu/generic/attention.ts: rotary positions and attention: a workgroup a query, which goes through the
+// lib/jit/targets/webgpu/generic/attention.ts: attention: a workgroup a query, which goes through the
 // keys in pieces of one a thread and keeps a running softmax. Source: Milakov and Gimelshein 2018, arXiv:1805.02867.
 
 import { sizeOf } from '../../../../tensor.js';
@@ -13,37 +13,6 @@ import type { DispatchWriter } from '../writer.js';
 import { bindOperand, coordinates, loadOperand, viewElements } from './indexing.js';
 
 const threads = 64;
-
-export function rotary(
-  step: KernelStep,
-  { attrs: { inverseFrequencies, scale, layout } }: StructuredNode<'Rotary'>,
-  context: LowerContext,
-): Dispatch[] {
-  const [input, positions, output] = [context.input(step, 0), context.input(step, 1), context.output(step)];
-  const [batch, heads, query, headDim] = input.shape as [number, number, number, number];
-  const half = headDim / 2;
-  const pairs = batch * heads * query * half;
-  if (pairs === 0) return [];
-  const w = context.writer('rotary', threads);
-  const { k } = w;
-  const index = w.threadIndex(pairs);
-  const x = bindOperand(w, 'x', input);
-  const places = bindOperand(w, 'positions', positions);
-  const table = w.bind('frequencies', context.table(inverseFrequencies), 'f32');
-  const y = bindOperand(w, 'y', output);
-  const [b, head, i, pair] = coordinates(k, index, [batch, heads, query, half]) as [Expr, Expr, Expr, Expr];
-  const angle = k.let('angle', places.at(b.mul(query).add(i)).to('f32').mul(table.at(pair)));
-  const cosine = k.let('cosine', math.cos(angle).mul(scale));
-  const sine = k.let('sine', math.sin(angle).mul(scale));
-  const row = b.mul(heads).add(head).mul(query).add(i).mul(headDim);
-  const first = k.let('first', row.add(layout === 'halves' ? pair : pair.mul(2)));
-  const second = k.let('second', first.add(layout === 'halves' ? half : 1));
-  const left = k.let('left', x.at(first));
-  const right = k.let('right', x.at(second));
-  k.store(y, first, left.mul(cosine).sub(right.mul(sine)));
-  k.store(y, second, right.mul(cosine).add(left.mul(sine)));
-  return [w.forThreads(pairs, context.step)];
-}
 
 /** What one query attends to. */
 interface Attended {

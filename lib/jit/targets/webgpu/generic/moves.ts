@@ -1,12 +1,11 @@
-// lib/jit/targets/webgpu/generic/moves.ts: what changes places and computes nothing: copies, Concat, Gather, ScatterNd,
-// writes to the cache. One thread an element.
+// lib/jit/targets/webgpu/generic/moves.ts: what changes places and computes nothing: copies, Concat, Gather, ScatterNd.
+// One thread an element.
 
 import { sizeOf } from '../../../../tensor.js';
 import type { ElementType, StructuredNode } from '../../../graph.js';
 import { stridesOf } from '../../../graph.js';
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import { type Expr, literal } from '../../../kernels/expression.js';
-import { storedType } from '../../../kernels/scalars.js';
 import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
@@ -163,30 +162,4 @@ export function scatterNd(
     });
   });
   return [w.forThreads(inner, context.step)];
-}
-
-export function cacheAppend(step: KernelStep, context: LowerContext): Dispatch[] {
-  const [update, start, count] = [context.input(step, 1), context.input(step, 2), context.input(step, 3)];
-  const cache = context.output(step);
-  const [batch, kvHeads, capacity, headDim] = cache.shape as [number, number, number, number];
-  const query = update.shape[2]!;
-  const size = sizeOf(update.shape);
-  if (size === 0 || capacity === 0) return [];
-  const w = context.writer('cacheAppend', threads);
-  const { k } = w;
-  const index = w.threadIndex(size);
-  const [from, begin, counted] = [
-    bindOperand(w, 'update', update),
-    bindOperand(w, 'start', start),
-    bindOperand(w, 'count', count),
-  ];
-  const to = w.bind('cache', cache.use, storedType(cache.dtype));
-  const [b, head, i, d] = coordinates(k, index, [batch, kvHeads, query, headDim]) as [Expr, Expr, Expr, Expr];
-  const given = k.let('given', counted.at(b).min(query));
-  // What a later one of the same call would write over is not written: threads have no order.
-  k.if(i.lt(given).and(i.add(capacity).ge(given)), () => {
-    const slot = begin.at(b).add(i).rem(capacity);
-    k.store(to, b.mul(kvHeads).add(head).mul(capacity).add(slot).mul(headDim).add(d), from.at(index));
-  });
-  return [w.forThreads(size, context.step)];
 }

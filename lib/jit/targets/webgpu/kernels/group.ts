@@ -43,7 +43,8 @@ export function readLinearGroup(steps: readonly Step[], at: number): LinearGroup
   return rest.length === 0 ? { norm, linear, chains, steps: members.length } : undefined;
 }
 
-function membersFrom(steps: readonly Step[], at: number): KernelStep[] {
+/** The kernels that stand together from this step on: itself, where it is in no group. */
+export function membersFrom(steps: readonly Step[], at: number): KernelStep[] {
   const [first] = steps.slice(at, at + 1);
   if (first?.kind !== 'kernel') return [];
   const members: KernelStep[] = [];
@@ -56,7 +57,10 @@ function membersFrom(steps: readonly Step[], at: number): KernelStep[] {
   }
 }
 
-function isOp<Op extends KernelStep['node']['op']>(step: KernelStep | undefined, op: Op): step is StepOf<Op> {
+export function isOp<Op extends KernelStep['node']['op']>(
+  step: KernelStep | undefined,
+  op: Op,
+): step is StepOf<Op> {
   return step?.node.op === op;
 }
 
