@@ -113,10 +113,13 @@ export class Statements {
     this.list.push({ kind: 'matrixMultiplyAdd', sum: sum.name, left: left.name, right: right.name });
   }
 
+  /** Writes a sum: an element a number, or (u32x4) the bits of four. Offset and stride count elements. */
   matrixStore(sum: Matrix, array: ArrayRef, offset: Operand, stride: Operand): void {
-    expectType(`matrix to ${array.name}`, array.element, sum.of === 'halves' ? 'f32' : 'i32');
+    const own = sum.of === 'halves' ? 'f32' : 'i32';
+    if (array.element !== 'u32x4') expectType(`matrix to ${array.name}`, array.element, own);
     const [first, each] = [operand(offset, 'u32'), operand(stride, 'u32')];
-    this.list.push({ kind: 'matrixStore', sum: sum.name, array: array.name, offset: first, stride: each });
+    const place = { array: array.name, offset: first, stride: each };
+    this.list.push({ kind: 'matrixStore', sum: sum.name, isPacked: array.element === 'u32x4', ...place });
   }
 
   if(condition: Expr, then: () => void, otherwise: () => void = () => {}): void {

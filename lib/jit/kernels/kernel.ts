@@ -83,10 +83,11 @@ export type Statement =
       readonly left: string;
       readonly right: string;
     }
-  /** Writes a sum's 16 rows; the array's elements are f32 (halves) or i32 (bytes). */
+  /** Writes a sum's 16 rows; the array's elements are f32 (halves) or i32 (bytes), or packed: the bits of four in a u32x4. */
   | {
       readonly kind: 'matrixStore';
       readonly sum: string;
+      readonly isPacked: boolean;
       readonly array: string;
       readonly offset: Expr;
       readonly stride: Expr;

@@ -21,7 +21,7 @@ import { GREEDY, sampleToken } from '../../../lib/sample.js';
 /** As Dawn says of an H100. */
 const largeGpu: Features = {
   ...{ f16: true, subgroups: true, minSubgroupSize: 32, maxSubgroupSize: 32, packedDot: true },
-  ...{ maxThreads: 1024, maxSharedBytes: 49152, maxBuffers: 16 },
+  ...{ matrices: true, maxThreads: 1024, maxSharedBytes: 49152, maxBuffers: 16 },
 };
 
 /** Names of the kernels of one round of greedy decoding, in order. */

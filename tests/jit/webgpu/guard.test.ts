@@ -55,7 +55,12 @@ test('a kernel that is off by a thousandth stops, with its name, the adapter and
     return values;
   };
   const guard = new Guard({
-    ...{ planOptions: {}, textOf: () => '', compile: (plan) => target.compile(plan), read },
+    ...{
+      planOptions: {},
+      kernelsOf: () => ({ text: '', matrices: false }),
+      compile: (plan) => target.compile(plan),
+      read,
+    },
     ...{ bind: target.bind.bind(target), unbind: target.unbind.bind(target) },
     ...{ allocate: target.allocate.bind(target), release: target.release.bind(target) },
     write: target.write.bind(target),

@@ -119,13 +119,11 @@ async function multiply({ kind, packing, rows, inDim, width, products = 1, split
       parts: [
         {
           ...{ width, products: rowsOf },
-          finish: (row, column, values, split) => {
+          finish: (row, column, values, count, split) => {
             for (const [p, value] of values.entries()) {
-              const first = split
-                .mul(products)
-                .add(p)
-                .mul(rows * width);
-              k.store(y, first.add(row.mul(width)).add(column), value);
+              const piece = split.mul(products).add(p).mul(rows * width); // biome-ignore format: short
+              const place = k.let('place', piece.add(row.mul(width)).add(column));
+              for (let i = 0; i < count; i++) k.store(y, place.add(i), value.lane(i));
             }
           },
         },

@@ -122,10 +122,19 @@ export function emulatedMatrix(
       ];
     }
     case 'matrixStore': {
-      const place = `${print(statement.offset)} + ${row} * ${print(statement.stride)} + ${column} + element`;
+      const first = `${print(statement.offset)} + ${row} * ${print(statement.stride)}`;
+      const sum = wgslName(statement.sum);
+      if (statement.isPacked) {
+        const four = (at: number): string =>
+          `vec4<u32>(${[0, 1, 2, 3].map((i) => `bitcast<u32>(${sum}[${4 * at + i}])`).join(', ')})`;
+        return [0, 1].map(
+          (at) => `${wgslName(statement.array)}[${first} + ${column} / 4u + ${at}u] = ${four(at)};`,
+        );
+      }
+      const place = `${first} + ${column} + element`;
       return [
         `for (var element = 0u; element < ${own}u; element += 1u) {`,
-        `  ${wgslName(statement.array)}[${place}] = ${wgslName(statement.sum)}[element];`,
+        `  ${wgslName(statement.array)}[${place}] = ${sum}[element];`,
         '}',
       ];
     }

@@ -5,7 +5,7 @@
 
 import type { ArrayRef, KernelBuilder, Matrix, Variable } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal } from '../../../kernels/expression.js';
+import { literal, splat, vector } from '../../../kernels/expression.js';
 import type { MatrixKind } from '../../../kernels/kernel.js';
 import { matrixSide, matrixThreads } from '../../../kernels/kernel.js';
 import type { Packing } from '../../../kernels/unpack.js';
@@ -27,8 +27,13 @@ export interface MatrixTile {
 export interface MatrixPart {
   readonly width: number;
   readonly products: readonly WeightRows[];
-  /** Writes an element. @param split which piece of the depth it is of */
-  finish(row: Expr, column: Expr, values: readonly Expr[], split: Expr): void;
+  /**
+   * Writes neighbouring elements of a row.
+   * @param column of the first one; `count` follow, all of them inside
+   * @param values f32x4: four columns of each product
+   * @param split which piece of the depth they are of
+   */
+  finish(row: Expr, column: Expr, values: readonly Expr[], count: 1 | 4, split: Expr): void;
 }
 
 export interface MatrixMatmulSpec {
@@ -57,20 +62,22 @@ export function matrixTileThreads({ rows, columns, subgroupRows, subgroupColumns
   return (rows / subgroupRows) * (columns / subgroupColumns) * matrixThreads;
 }
 
-/** Columns of sums that are on their way out at a time; a row has four numbers to spare, against bank conflicts. */
-const stageColumns = ({ subgroupColumns }: MatrixTile): number => Math.min(32, subgroupColumns);
-const stageStride = (tile: MatrixTile): number => stageColumns(tile) + 4;
-
-/** Rows of the stage that a thread finishes without waiting for the first. */
-const rowsAtOnce = 4;
+/** A sum on its way out lies in u32x4: rows of four vectors, and one to spare against bank conflicts. */
+const stageStride = matrixSide / 4 + 1;
+/** Vectors that a subgroup needs for a sum of each product. */
+const stageVectors = (products: number): number => products * matrixSide * stageStride;
 
 /** Vectors from one staged row to the next. */
 const tileStride = (kind: MatrixKind, { depth }: MatrixTile): number => depth / perElement[kind] + 1;
 
-export function matrixSharedBytes(kind: MatrixKind, tile: MatrixTile): number {
-  const staged = 16 * (tile.rows + tile.columns) * tileStride(kind, tile);
+export function matrixSharedBytes(kind: MatrixKind, tile: MatrixTile, products: number): number {
+  return 16 * (tile.rows * tileStride(kind, tile) + rightVectors(kind, tile, products));
+}
+
+/** The right side's memory is also where sums go on their way out: what more there was would cost the main loop. */
+function rightVectors(kind: MatrixKind, tile: MatrixTile, products: number): number {
   const subgroups = matrixTileThreads(tile) / matrixThreads;
-  return staged + 4 * subgroups * matrixSide * stageStride(tile);
+  return Math.max(tile.columns * tileStride(kind, tile), subgroups * stageVectors(products));
 }
 
 /** Columns of one product in a tile. */
@@ -95,14 +102,10 @@ export function matrixTiles(
 export function writeMatrixMatmul(k: KernelBuilder, spec: MatrixMatmulSpec, tile: MatrixTile): void {
   const { kind, splits } = spec;
   const stride = tileStride(kind, tile);
+  const products = Math.max(...spec.parts.map((part) => part.products.length));
   const shared = {
     left: k.shared('left', 'u32x4', tile.rows * stride),
-    right: k.shared('right', 'u32x4', tile.columns * stride),
-    stage: k.shared(
-      'stage',
-      kind === 'halves' ? 'f32' : 'i32',
-      (matrixTileThreads(tile) / matrixThreads) * matrixSide * stageStride(tile),
-    ),
+    right: k.shared('right', 'u32x4', rightVectors(kind, tile, products)),
   };
   const index = k.let('tile', k.builtin('workgroupX'));
   const split = splits === 1 ? literal('u32', 0) : k.let('split', index.rem(splits));
@@ -120,7 +123,6 @@ export function writeMatrixMatmul(k: KernelBuilder, spec: MatrixMatmulSpec, tile
 interface Shared {
   readonly left: ArrayRef;
   readonly right: ArrayRef;
-  readonly stage: ArrayRef;
 }
 
 /** A vector that a thread reads ahead, and what its numbers are multiplied by. */
@@ -308,73 +310,61 @@ class Writer {
     }
   }
 
-  /** Sums go through shared memory, some at a time, so that neighbouring threads write neighbouring columns. */
+  /** Sums go through shared memory, one of each product at a time, so that threads write neighbouring columns. */
   #finish(sums: readonly (readonly Matrix[])[], subgroup: Expr, firstRow: Expr, firstColumn: Expr): void {
-    const { k, tile, part, shared } = this;
-    const stride = stageStride(tile);
-    const base = k.let('base', subgroup.mul(matrixSide * stride));
-    const together = stageColumns(tile) / matrixSide;
+    const { k, part, shared } = this;
+    const turns = part.products.length;
+    const base = k.let('base', subgroup.mul(stageVectors(turns)));
     sums.forEach((byColumn, i) => {
-      for (let j = 0; j < byColumn.length; j += together) {
-        for (const [at, sum] of byColumn.slice(j, j + together).entries())
-          k.matrixStore(sum, shared.stage, base.add(at * matrixSide), stride);
+      for (let j = 0; j < byColumn.length; j += turns) {
+        for (const [p, sum] of byColumn.slice(j, j + turns).entries())
+          k.matrixStore(sum, shared.right, base.add(p * stageVectors(1)), stageStride);
         k.barrier();
-        this.#write(
-          base,
-          firstRow.add(i * matrixSide),
-          firstColumn.add((j * matrixSide) / part.products.length),
-        );
+        this.#write(base, firstRow.add(i * matrixSide), firstColumn.add((j / turns) * matrixSide));
         k.barrier();
       }
     });
   }
 
-  /** Finishes what the subgroup has in the stage: a thread has one column, some of its rows at a time. */
+  /** Finishes what the subgroup has in the stage: a thread takes four columns of two rows. */
   #write(base: Expr, firstRow: Expr, firstColumn: Expr): void {
     const { k, spec, tile, part, shared } = this;
-    const turns = part.products.length;
-    const columns = stageColumns(tile) / turns;
     const lane = k.let('lane', k.localIndex.rem(matrixThreads));
-    const inColumn = k.let('inColumn', lane.rem(columns));
-    const column = k.let('outColumn', firstColumn.add(inColumn));
-    const inTurn = inColumn.div(matrixSide).mul(matrixSide * turns);
-    const turn = k.let('turn', turns === 1 ? inColumn : inTurn.add(inColumn.rem(matrixSide)));
-    const isInside = part.width % columnsOf(part, tile) === 0 ? null : column.lt(part.width);
-    const safe = isInside ? column.min(part.width - 1) : column;
-    const factors = part.products.map(({ scales, firstRow: first }) => {
-      if (spec.scales === 'none' || !scales) return null;
-      return spec.scales === 'row'
-        ? k.let('scale', scales.at(safe.add(first)))
-        : literal('f32', 1 / groupFactor);
-    });
+    const four = k.let('four', lane.rem(4));
+    const column = k.let('outColumn', firstColumn.add(four.mul(4)));
+    const isWhole = part.width % 4 === 0;
+    const count = isWhole ? 4 : 1;
     const run = (inRow: Expr): void => {
       const row = k.let('outRow', firstRow.add(inRow));
-      const finish = (): void => {
-        const scale = k.let('rowScale', spec.left.scales.at(row));
-        const at = k.let('staged', base.add(inRow.mul(stageStride(tile))).add(turn));
-        const values = factors.map((factor, p) => {
-          const value = shared.stage.at(at.add(p * matrixSide)).to('f32').mul(scale); // biome-ignore format: short
-          return k.let('value', factor ? value.mul(factor) : value);
-        });
-        part.finish(row, column, values, this.split);
-      };
+      const at = k.let('staged', base.add(inRow.mul(stageStride)).add(four));
       const rowInside = spec.rows % tile.rows === 0 ? null : row.lt(spec.rows);
-      const both = rowInside && isInside ? rowInside.and(isInside) : (rowInside ?? isInside);
-      if (both) k.if(both, finish);
-      else finish();
+      for (let i = 0; i < 4; i += count) {
+        const own = column.add(i);
+        const columnInside = part.width % columnsOf(part, tile) === 0 ? null : own.lt(part.width);
+        const both = rowInside && columnInside ? rowInside.and(columnInside) : (rowInside ?? columnInside);
+        const finish = (): void => this.#finishRow(shared.right, at, row, own, i, count);
+        if (both) k.if(both, finish);
+        else finish();
+      }
     };
-    const apart = matrixThreads / columns; // rows that a subgroup writes together
-    const first = k.let('inRow', lane.div(columns));
-    // The end is 16, which the compiler must not know: it would unroll this, and its registers are the main loop's.
-    const end = k.builtin('workgroupsY').mul(matrixSide);
-    k.for(
-      'rows',
-      first,
-      end,
-      (inRow) => {
-        for (let i = 0; i < rowsAtOnce; i++) run(inRow.add(i * apart));
-      },
-      rowsAtOnce * apart,
-    );
+    k.for('half', 0, literal('u32', 2), (half) => run(half.mul(8).add(lane.div(4))));
+  }
+
+  /** @param first of the staged vector's columns: with a count of 1 it alone */
+  #finishRow(stage: ArrayRef, at: Expr, row: Expr, column: Expr, first: number, count: 1 | 4): void {
+    const { k, spec, part } = this;
+    const rowScale = k.let('rowScale', spec.left.scales.at(row));
+    const columns = Array.from({ length: count }, (_, i) => i);
+    const values = part.products.map(({ scales, firstRow }, p) => {
+      const bits = stage.at(at.add(p * stageVectors(1)));
+      const sums = spec.kind === 'halves' ? bits.bits('f32x4') : bits.bits('i32x4').to('f32');
+      const staged = k.let('sums', sums.mul(splat(rowScale, 4)));
+      const own = count === 4 ? staged : splat(staged.lane(first), 4);
+      if (spec.scales === 'none' || !scales) return own;
+      if (spec.scales !== 'row') return k.let('value', own.mul(1 / groupFactor));
+      const each = columns.map((i) => scales.at(column.add(firstRow + i)));
+      return k.let('value', own.mul(count === 4 ? vector(...each) : splat(each[0]!, 4)));
+    });
+    part.finish(row, column, values, count, this.split);
   }
 }

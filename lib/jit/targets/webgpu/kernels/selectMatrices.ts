@@ -4,14 +4,15 @@
 
 import { sizeOf } from '../../../../tensor.js';
 import type { StructuredNode } from '../../../graph.js';
+import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal } from '../../../kernels/expression.js';
+import { literal, splat, vector } from '../../../kernels/expression.js';
 import type { MatrixKind } from '../../../kernels/kernel.js';
 import { writeProgram } from '../../../kernels/scalars.js';
 import type { KernelStep, Step } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
-import { foldWorkgroups } from '../dispatch.js';
+import { foldWorkgroups, useKey } from '../dispatch.js';
 import type { MatrixLayout } from '../layout.js';
 import type { Selection } from '../select.js';
 import type { DispatchWriter } from '../writer.js';
@@ -70,6 +71,7 @@ function kindOf(
 class MatrixWriter {
   readonly #tile: MatrixTile;
   readonly #splits: number;
+  readonly #products: number; // of one output, at most
   readonly #scales: MatrixMatmulSpec['scales'];
 
   constructor(
@@ -86,6 +88,7 @@ class MatrixWriter {
       products: epilogues[i]!.products as readonly never[],
     }));
     const products = Math.max(...shapes.map((shape) => shape.products.length));
+    this.#products = products;
     const widths = shapes.reduce((sum, { width, products: own }) => sum + width * own.length, 0);
     this.#tile = matrixTile(kind, { rows, columns: widths, products });
     const tiles = matrixTiles(shapes, rows, this.#tile);
@@ -100,7 +103,10 @@ class MatrixWriter {
     const { features } = context;
     const [layout] = layouts;
     const threads = matrixTileThreads(this.#tile);
-    if (matrixSharedBytes(kind, this.#tile) > features.maxSharedBytes || threads > features.maxThreads)
+    if (
+      matrixSharedBytes(kind, this.#tile, this.#products) > features.maxSharedBytes ||
+      threads > features.maxThreads
+    )
       return undefined;
     const writer = context.writer(`matrices ${layout.packing} ${kind} ${rows}x${layout.width}`, threads);
     const pieces = this.#splits === 1 ? null : this.#pieces();
@@ -142,30 +148,46 @@ class MatrixWriter {
       bindWeights(writer, linear.node.attrs.products[product]!, this.layouts[product]!, 'u32x4'),
     );
     if (pieces) {
-      const array = writer.bind('pieces', pieces[index]!, 'f32');
+      const array = writer.bind('pieces', pieces[index]!, width % 4 === 0 ? 'f32x4' : 'f32');
       return {
         ...{ width, products },
-        finish: (row, column, values, split) => {
+        finish: (row, column, values, count, split) => {
           for (const [p, value] of values.entries()) {
             const piece = split
               .mul(values.length)
               .add(p)
               .mul(rows * width);
-            k.store(array, piece.add(row.mul(width)).add(column), value);
+            storeColumns(k, array, piece.add(row.mul(width)).add(column), value, count);
           }
         },
       };
     }
     const operands = readOperands(writer, context, linear, epilogue, shape, rows);
     if (!operands) return undefined;
-    const y = writer.bind('y', context.output(linear, index).use, 'f32');
+    const { use } = context.output(linear, index);
+    const isVector = width % 4 === 0 && !this.#isOperand(use);
+    const y = writer.bind('y', use, isVector ? 'f32x4' : 'f32');
     return {
       ...{ width, products },
-      finish: (row, column, values) => {
-        const read = operands.map((operand) => operand(row, column));
-        k.store(y, row.mul(width).add(column), writeProgram(k, epilogue.program, [...values, ...read]));
+      finish: (row, column, values, count) => {
+        const results = Array.from({ length: count }, (_, i) => {
+          const own = i === 0 ? column : k.let('column', column.add(i));
+          const read = operands.map((operand) => operand(row, own));
+          return writeProgram(k, epilogue.program, [...values.map((value) => value.lane(i)), ...read]);
+        });
+        const place = row.mul(width).add(column);
+        const value = count === 4 ? vector(...results) : splat(results[0]!, 4);
+        storeColumns(k, y, place, value, count);
       },
     };
+  }
+
+  /** True for memory that an epilogue reads, number by number. */
+  #isOperand(use: BufferUse): boolean {
+    const { linear, context } = this;
+    return linear.node.attrs.epilogues.some(({ operands }) =>
+      operands.some(({ input }) => useKey(context.input(linear, input).use) === useKey(use)),
+    );
   }
 
   /** Adds the pieces of the depth up and does what the epilogues say. */
@@ -206,4 +228,10 @@ class MatrixWriter {
     write(0, 0);
     return writer.forThreads(all, context.step);
   }
+}
+
+/** Stores four columns, or the first alone; the array's elements are f32 or, where all rows are whole vectors, f32x4. */
+function storeColumns(k: KernelBuilder, array: ArrayRef, place: Expr, value: Expr, count: 1 | 4): void {
+  if (array.element === 'f32x4') k.store(array, place.div(4), value);
+  else for (let i = 0; i < count; i++) k.store(array, place.add(i), value.lane(i));
 }
