@@ -27,13 +27,16 @@ function unary(name: string, body: (f: FunctionBuilder, x: Local) => Expr): Func
   return f.finish();
 }
 
+/** NaN stays NaN. One instruction each, where min and max, careful of zeros and NaN, take several. */
+const clamp = (x: Expr, least: number, most: number): Expr => f32x4.pmin(f32x4.pmax(x, least), most);
+
 /** Float32 2^n for whole n in -126..127, from its bits. */
 const powerOfTwo = (n: Expr): Expr => i32x4.shl(i32x4.add(n, 127), 23);
 
 /** exp x = 2^n exp r, |r| <= ln 2 / 2; 2^n in two factors, so that subnormal results come out right. */
 const exp = (): FunctionCode =>
   unary('exp', (f, input) => {
-    const x = f.let('clamped', f32x4.min(f32x4.max(input, -104), 89));
+    const x = f.let('clamped', clamp(input, -104, 89));
     const n = f.let('n', f32x4.nearest(f32x4.mul(x, Math.LOG2E)));
     const high = 0.693359375; // ln 2 in two parts: n times the first is exact
     const low = -2.1219444e-4;
@@ -78,7 +81,7 @@ const log = (): FunctionCode =>
 /** x P(x^2) / Q(x^2) for |x| up to 7.9, where tanh is 1 in float32. By exp GELU took nearly twice as long. */
 const tanh = (): FunctionCode =>
   unary('tanh', (f, input) => {
-    const x = f.let('clamped', f32x4.min(f32x4.max(input, -7.905311107635498), 7.905311107635498));
+    const x = f.let('clamped', clamp(input, -7.905311107635498, 7.905311107635498));
     const square = f.let('square', f32x4.mul(x, x));
     const above = horner(
       square,
@@ -100,7 +103,7 @@ const sigmoid = (call: MathCall) => (): FunctionCode =>
 /** x P(x^2) / Q(x^2) for |x| up to 4, where erf is 1 in float32. */
 const erf = (): FunctionCode =>
   unary('erf', (f, input) => {
-    const x = f.let('clamped', f32x4.min(f32x4.max(input, -4), 4));
+    const x = f.let('clamped', clamp(input, -4, 4));
     const square = f.let('square', f32x4.mul(x, x));
     const above = horner(
       square,
