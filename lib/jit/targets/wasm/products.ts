@@ -13,7 +13,8 @@ import { loads, stores } from './memory.js';
 import type { MultiplyAdd } from './multiplyAdd.js';
 import type { Expr } from './nodes.js';
 import { type MultipliedLayout, PANEL } from './pack.js';
-import { drop, i32 } from './scalars.js';
+import { i32 } from './scalars.js';
+import { touch } from './touch.js';
 import { f32x4, i16x8, i32x4, v128 } from './vectors.js';
 
 /** Rows that one call handles at most. */
@@ -71,15 +72,12 @@ interface Tile extends ProductSize {
 }
 
 /**
- * Reads one number of each cache line of `bytes` that will be wanted soon. WebAssembly has no prefetch, and where many
- * instructions are spent on a weight too few loads are under way at a time: with it int8 ran at 8.5 instead of 7.5 GB/s
- * and int4 at 6.6 instead of 5.5 (one thread of a Xeon with 480 MiB of L3 that reads at 11; 512 to 2,048 bytes ahead
- * did alike).
+ * Touches what will be wanted soon. Where many instructions are spent on a weight too few loads are under way at a time:
+ * with it int8 ran at 8.5 instead of 7.5 GB/s and int4 at 6.6 instead of 5.5 (one thread of a Xeon with 480 MiB of L3
+ * that reads at 11; 512 to 2,048 bytes ahead did alike).
  */
-function touchAhead(f: FunctionBuilder, from: Local, bytes: number): void {
-  for (let at = 0; at < bytes; at += LINE_BYTES) f.do(drop(loads.i32(from, READ_AHEAD_BYTES + at)));
-}
-const LINE_BYTES = 64;
+const touchAhead = (f: FunctionBuilder, from: Local, bytes: number): void =>
+  touch(f, from, bytes, READ_AHEAD_BYTES);
 /** A product reads, and does not use, so many bytes and a round's after the last panel: allocations leave 2 KiB. */
 const READ_AHEAD_BYTES = 1024;
 
