@@ -116,6 +116,20 @@ describe('products', () => {
   });
 });
 
+describe('attention', () => {
+  test.each([Number.NEGATIVE_INFINITY, -1e9])(
+    'a mask of %d over more than a block, then larger and larger scores',
+    async (hidden) => {
+      const mask = Float32Array.from({ length: 3 * 50 }, (_, i) => (i % 50 < 20 ? hidden : (i % 50) / 2));
+      await agrees(
+        (q, k, v, m) => tf.matMul(tf.softmax(tf.add(tf.matMul(q!, k!, false, true), m!)), v!),
+        ...[numbers([1, 2, 3, 8]), numbers([1, 2, 50, 8], 2), numbers([1, 2, 50, 6], 3)],
+        tf.tensor2d(mask, [3, 50]),
+      );
+    },
+  );
+});
+
 describe('Weights', () => {
   test.each(weightKinds)('%s: products, rows, and the whole', async (kind) => {
     const kernel = makeWeight(kind, [70, 77], 1, randomNumbers(3));

@@ -10,9 +10,10 @@ import { planMemory } from '../../../lib/jit/plan.js';
 import { scan } from '../../../lib/jit/scan.js';
 import type { Plan } from '../../../lib/jit/steps.js';
 import type { RunOptions, Target } from '../../../lib/jit/target.js';
+import { createReferenceTarget } from '../../../lib/jit/targets/reference/run.js';
 import { createWasmTarget } from '../../../lib/jit/targets/wasm/run.js';
 import { traceFunction } from '../../../lib/jit/trace.js';
-import { numbers } from '../agree.js';
+import { expectClose, numbers } from '../agree.js';
 import { randomFunctions, runSteps } from '../randomFunctions.js';
 
 const targets: Target[] = [];
@@ -79,13 +80,16 @@ test('one, two and three threads give the same bits', async () => {
 });
 
 test.each([
-  ['a token', 1, null],
-  ['a prompt', 7, null],
-  ['a prompt and a window', 7, 5],
+  ['a token', 1, null, 16, [3, 8]],
+  ['a token, whose positions are split into parts', 1, null, 150, [141, 40]],
+  ['a token and a window that goes over the end of a ring', 1, 70, 80, [203, 61]],
+  ['a prompt', 7, null, 16, [3, 8]],
+  ['a prompt and a window', 7, 5, 16, [3, 8]],
+  ['a long prompt and a window', 90, 50, 140, [30, 0]],
 ] as const)(
   'attention over a cache gives the same bits with any number of threads: %s',
-  async (_, query, window) => {
-    const [batch, heads, kvHeads, headDim, capacity] = [2, 9, 3, 6, 16];
+  async (_, query, window, capacity, starts) => {
+    const [batch, heads, kvHeads, headDim] = [2, 9, 3, 6];
     const spec = { layers: 1, kvHeads, headDim, capacity, window };
     const fn = (...args: tf.Tensor[]) => {
       const [q, k, v, keys, values] = args as tf.Tensor4D[];
@@ -103,7 +107,8 @@ test.each([
     const held = (seed: number) => numbers([batch, kvHeads, capacity, headDim], seed);
     const given = (count: number, seed: number) => numbers([batch, count, query, headDim], seed);
     const args = [given(heads, 1), given(kvHeads, 2), given(kvHeads, 3), held(4), held(5)];
-    const lengths = [tf.tensor1d([3, 8], 'int32'), tf.tensor1d([query, Math.ceil(query / 2)], 'int32')];
+    const counts = [query, Math.ceil(query / 2)] as const;
+    const lengths = [tf.tensor1d([...starts], 'int32'), tf.tensor1d([...counts], 'int32')];
     const plan = planOf(fn as never, [...args, ...lengths]);
     expect(plan.steps.some((step) => step.kind === 'kernel' && step.node.op === 'CachedAttention')).toBe(
       true,
@@ -112,11 +117,15 @@ test.each([
     for (const threads of [1, 2, 3, 6])
       results.push((await run(open(threads), plan, [...args, ...lengths])).values[0]);
     for (const other of results.slice(1)) expect(other).toEqual(results[0]);
+    const reference = createReferenceTarget();
+    targets.push(reference);
+    const expected = (await run(reference, plan, [...args, ...lengths])).values[0]!;
+    expectClose(Array.from(results[0]!), Array.from(expected));
     expect(new Set(results[0]).size).toBeGreaterThan(100);
     const { report } = await run(open(2), plan, [...args, ...lengths], { profile: true });
     const at = plan.steps.findIndex((step) => step.kind === 'kernel' && step.node.op === 'CachedAttention');
     const most = window ?? capacity;
-    const seen = Math.min(3 + query, most) + Math.min(8 + Math.ceil(query / 2), most);
+    const seen = Math.min(starts[0] + counts[0], most) + Math.min(starts[1] + counts[1], most);
     expect(report.stepPositions![at]).toBe(seen);
   },
 );

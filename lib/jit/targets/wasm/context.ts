@@ -29,6 +29,8 @@ export interface Kernel {
   readonly units: number;
   /** All threads may run it at once: it writes each element once, with its last value, and reads none of them. */
   readonly isRepeatable: boolean;
+  /** What is done after all units, once the threads have met: repeatable, of so much work (see workOf). */
+  readonly join?: { readonly code: FunctionReference; readonly units: number; readonly work: number };
 }
 
 /** One address of the table that a run fills in. */

@@ -107,14 +107,26 @@ class DriverFunction {
     const kernel = this.kernels.get(step)!;
     if (kernel.units === 0) return;
     const split = isSplit(step, kernel, this.plan);
-    this.meetIfNeeded({ ...rangesOf(step), split });
+    const ranges = rangesOf(step);
+    this.meetIfNeeded({ ...ranges, split });
+    this.share(kernel.code, kernel.units, split);
+    const { join } = kernel;
+    if (!join) return;
+    this.meet();
+    const splitJoin = join.units > 1 && join.work >= SPLIT_FROM;
+    this.hazards.needsBarrier({ ...ranges, split: splitJoin });
+    this.share(join.code, join.units, splitJoin);
+  }
+
+  /** Calls a kernel's code for this thread's part of the units, or for all. */
+  private share(code: FunctionReference, units: number, split: boolean): void {
     if (!split) {
-      this.f.call(kernel.code, 0, kernel.units);
+      this.f.call(code, 0, units);
       return;
     }
-    const part = (thread: Expr) => i32.div_u(i32.mul(thread, kernel.units), globalValue('threads'));
+    const part = (thread: Expr) => i32.div_u(i32.mul(thread, units), globalValue('threads'));
     const thread = () => globalValue('thread');
-    this.f.call(kernel.code, part(thread()), part(i32.add(thread(), 1)));
+    this.f.call(code, part(thread()), part(i32.add(thread(), 1)));
   }
 
   /** Adds the time since the last step to the profile. */

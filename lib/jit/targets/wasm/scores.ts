@@ -1,46 +1,45 @@
-// lib/jit/targets/wasm/scores.ts: scores of attention: queries times a stretch of keys, four keys by two queries at a time.
+// lib/jit/targets/wasm/scores.ts: scores of attention: queries times a block of keys, four keys by two queries at a time.
 // 8 sums, 4 keys and 2 queries fit into registers, and a load serves more than one multiplication.
 
 import type { FunctionBuilder, Local } from './builder.js';
 import type { KernelContext } from './context.js';
 import { loads, stores } from './memory.js';
 import type { Expr } from './nodes.js';
-import { atRow, eachPair, type Queries, scoreBytes } from './queries.js';
+import { atRow, type Block, eachPair, type Queries, SCORE_BYTES } from './queries.js';
 import { maskTail } from './rows.js';
 import { f32, i32 } from './scalars.js';
+import { touch } from './touch.js';
 import { f32x4, i8x16 } from './vectors.js';
 
 const KEYS = 4;
 
-/** scores[row][j..j + run] = scale * query . key (+ mask): four keys at a time, then one by one. */
-export function scoreRun(
-  context: KernelContext,
-  f: FunctionBuilder,
-  queries: Queries,
-  slot: Local,
-  run: Local,
-  j: Local,
-): void {
+/**
+ * scores[row] = scale * query . key (+ mask) of a block: four keys at a time, then one by one. Touches the block's values,
+ * as mixing.ts does the next keys: memory then has something to do in either half of the work.
+ */
+export function scoreBlock(context: KernelContext, f: FunctionBuilder, queries: Queries, block: Block): void {
   const rowBytes = queries.keyDim * 4;
-  const rowScores = scoreBytes(queries.capacity);
-  const key = f.let('key', i32.add(queries.keys, i32.mul(slot, rowBytes)));
-  const score = f.let('score', i32.add(queries.scores, i32.shl(j, 2)));
-  const left = f.let('left', run);
+  const key = f.let('key', i32.add(queries.keys, i32.mul(block.slot, rowBytes)));
+  const value = f.let('value', i32.add(queries.values, i32.mul(block.slot, queries.valueDim * 4)));
+  const score = f.let('score', queries.scores);
+  const left = f.let('left', block.size);
   const sums = f.vectors('dot', 2 * KEYS);
   /** The next `keys` keys, for all queries, while there are so many. */
   const take = (keys: 1 | 4) => {
     const goesOn = () => i32.ge_u(left, keys);
     const round = () => {
+      touch(f, value, keys * queries.valueDim * 4);
+      f.increase(value, keys * queries.valueDim * 4);
       eachPair(f, queries, (row, rows) => {
         const query = atRow(f, queries.query, row, rowBytes);
-        const to = atRow(f, score, row, rowScores);
+        const to = atRow(f, score, row, SCORE_BYTES);
         dotProducts(context, f, { query, key, rows, keys, keyDim: queries.keyDim }, sums);
         for (let own = 0; own < rows; own++) {
           const dots = sums.slice(own * keys, (own + 1) * keys);
           const total = keys === KEYS ? sumsOfFour(f, dots) : f32x4.splat(sumOfLanes(dots[0]!));
           const scaled = f32x4.mul(total, queries.scale);
           const store = keys === KEYS ? stores.v128 : stores.f32;
-          f.do(store(to, keys === KEYS ? scaled : f32x4.extractLane(scaled, 0), own * rowScores));
+          f.do(store(to, keys === KEYS ? scaled : f32x4.extractLane(scaled, 0), own * SCORE_BYTES));
         }
       });
       f.increase(key, keys * rowBytes);
@@ -52,7 +51,7 @@ export function scoreRun(
   };
   take(KEYS);
   take(1);
-  if (queries.mask) addMask(f, queries, run, j);
+  if (queries.mask) addMask(f, queries, block);
 }
 
 /** In the order of sumsOfFour, so that a key's score does not depend on where it lies. */
@@ -62,11 +61,11 @@ function sumOfLanes(sum: Local): Expr {
 }
 
 /** Masks come with one row only. */
-function addMask(f: FunctionBuilder, { scores, mask }: Queries, run: Local, j: Local): void {
+function addMask(f: FunctionBuilder, { scores, mask }: Queries, { j, size }: Block): void {
   const i = f.local('i32', 'i');
-  f.loop(i, j, i32.add(j, run), 1, () => {
+  f.loop(i, 0, size, 1, () => {
     const address = i32.add(scores, i32.shl(i, 2));
-    f.do(stores.f32(address, f32.add(loads.f32(address), mask!(i))));
+    f.do(stores.f32(address, f32.add(loads.f32(address), mask!(i32.add(j, i)))));
   });
 }
 
@@ -102,7 +101,11 @@ function dotProducts(
     }
   };
   const whole = Math.floor(keyDim / 4) * 16;
-  f.loop(at, 0, whole, 16, () => add((base, offset) => loads.v128(i32.add(base, at), offset), 4));
+  const vectors = rows === 1 && whole % 32 === 0 ? 2 : 1; // of two rows, two would not fit the registers
+  f.loop(at, 0, whole, vectors * 16, () => {
+    for (let i = 0; i < vectors; i++)
+      add((base, offset) => loads.v128(i32.add(base, at), offset + i * 16), 4);
+  });
   if (keyDim % 4 > 0) add((base, offset) => loads.v128(base, offset + whole), keyDim % 4);
 }
 
