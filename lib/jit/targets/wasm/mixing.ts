@@ -13,6 +13,7 @@ import {
   SCORE_BYTES,
   SUMS_AT,
   sumBytes,
+  touches,
 } from './queries.js';
 import { i32 } from './scalars.js';
 import { touch } from './touch.js';
@@ -34,7 +35,7 @@ export function mixBlock(context: KernelContext, f: FunctionBuilder, queries: Qu
     const sums = atRow(f, queries.sums, row, sumBytes(valueDim));
     const last = f.let('last', i32.add(scores, i32.shl(block.size, 2)));
     for (let first = 0; first < valueDim; first += MIXED[rows] * 4) {
-      const touched = first === 0 ? { keys: nextKeys, keyBytes } : undefined;
+      const touched = first === 0 && touches(queries) ? { keys: nextKeys, keyBytes } : undefined;
       mixColumns(context, f, { start, scores, last, sums, first, rows, valueDim, touched });
     }
   });

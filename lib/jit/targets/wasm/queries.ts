@@ -42,6 +42,12 @@ export const QUERY_BLOCK = 4;
  */
 export const BLOCK = 16;
 
+/**
+ * Whether keys and values are touched ahead. Where queries share them, many instructions are spent on each, and too few
+ * loads are under way at a time: 3 heads took a tenth less time with it; a head alone took some percent more.
+ */
+export const touches = ({ rows }: Queries): boolean => rows !== 1;
+
 /** Neighbouring slots: positions first + j to first + j + size - 1; at most BLOCK. */
 export interface Block {
   readonly slot: Local;

@@ -5,7 +5,7 @@ import type { FunctionBuilder, Local } from './builder.js';
 import type { KernelContext } from './context.js';
 import { loads, stores } from './memory.js';
 import type { Expr } from './nodes.js';
-import { atRow, type Block, eachPair, type Queries, SCORE_BYTES } from './queries.js';
+import { atRow, type Block, eachPair, type Queries, SCORE_BYTES, touches } from './queries.js';
 import { maskTail } from './rows.js';
 import { f32, i32 } from './scalars.js';
 import { touch } from './touch.js';
@@ -14,8 +14,8 @@ import { f32x4, i8x16 } from './vectors.js';
 const KEYS = 4;
 
 /**
- * scores[row] = scale * query . key (+ mask) of a block: four keys at a time, then one by one. Touches the block's values,
- * as mixing.ts does the next keys: memory then has something to do in either half of the work.
+ * scores[row] = scale * query . key (+ mask) of a block: four keys at a time, then one by one. May touch the block's
+ * values, as mixing.ts does the next keys: memory then has something to do in either half of the work.
  */
 export function scoreBlock(context: KernelContext, f: FunctionBuilder, queries: Queries, block: Block): void {
   const rowBytes = queries.keyDim * 4;
@@ -28,7 +28,7 @@ export function scoreBlock(context: KernelContext, f: FunctionBuilder, queries: 
   const take = (keys: 1 | 4) => {
     const goesOn = () => i32.ge_u(left, keys);
     const round = () => {
-      touch(f, value, keys * queries.valueDim * 4);
+      if (touches(queries)) touch(f, value, keys * queries.valueDim * 4);
       f.increase(value, keys * queries.valueDim * 4);
       eachPair(f, queries, (row, rows) => {
         const query = atRow(f, queries.query, row, rowBytes);
