@@ -9,6 +9,7 @@ import { benchmark } from 'response-time/benchmark';
 import { compiledConfiguration } from 'response-time/benchmark/eager';
 import { type CompiledModel, compileModel } from 'response-time/compile';
 import { collect } from 'response-time/generate';
+import { generateBatch } from 'response-time/generateBatch';
 import { closeTarget, type Mode, targetMemory } from 'response-time/jit';
 import type { Model } from 'response-time/model';
 import type { Scheme } from 'response-time/quantize';
@@ -56,7 +57,10 @@ async function measure(name: RandomShapeName, scheme: Scheme, mode: Mode, settin
   try {
     for (const [i, work] of settings.work.entries())
       await measureWork(model, compiled, `${label}${describeWork(work)}`, work, i > 0, settings);
-    if (settings.profile) console.log(await profile(compiled, promptOf(settings.work[0]!, model.vocabSize)));
+    for (const work of settings.profile ? settings.work : []) {
+      console.log(`# ${describeWork(work) || 'as above'}, by kernel`);
+      console.log(await profile(compiled, promptOf(work, model.vocabSize), work.batch));
+    }
   } finally {
     await compiled.dispose();
     await closeTarget('webgpu');
@@ -111,7 +115,11 @@ async function measureWork(
 }
 
 /** Where a token's time goes: kernels with times, those alike put together. */
-async function profile(compiled: CompiledModel, promptIds: readonly number[]): Promise<string> {
+async function profile(
+  compiled: CompiledModel,
+  promptIds: readonly number[],
+  batch: number,
+): Promise<string> {
   process.env.RT_PROFILE = '1';
   process.env.RT_DEBUG = '2';
   const lines: string[] = [];
@@ -121,7 +129,9 @@ async function profile(compiled: CompiledModel, promptIds: readonly number[]): P
     return true;
   }) as typeof process.stderr.write;
   try {
-    await collect(compiled, promptIds, { maxNewTokens: 17, ignoreEos: true });
+    const options = { maxNewTokens: 17, ignoreEos: true };
+    if (batch === 1) await collect(compiled, promptIds, options);
+    else await generateBatch(compiled, new Array<readonly number[]>(batch).fill(promptIds), options);
   } finally {
     process.stderr.write = write;
     delete process.env.RT_DEBUG;

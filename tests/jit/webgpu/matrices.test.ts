@@ -257,4 +257,26 @@ describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () =
       await target.dispose();
     },
   );
+
+  test.each(['exact', 'fast'] as const)(
+    '%s: a sum of pieces that the next product reads through a norm',
+    async (mode) => {
+      const target = await createWebgpuTarget({
+        ...(isEmulated ? { matrices: 'emulated' as const } : {}),
+        ...{ kernels: 'all', guard: false },
+      });
+      const [down, gate] = [weightOf(1024, 48, 1), weightOf(48, 40, 2)];
+      const gain = tf.tensor1d(Array.from({ length: 48 }, (_, i) => 0.5 + (i % 5) / 3));
+      const fn = (x: tf.Tensor) => {
+        const sum = tf.add(linear(x, down!), tf.slice(x, [0, 0], [-1, 48]));
+        const root = tf.rsqrt(tf.add(tf.mean(tf.square(sum), -1, true), 1e-5));
+        return [sum, linear(tf.mul(tf.mul(sum, root), gain), gate!)];
+      };
+      const values = Array.from({ length: 10 * 1024 }, (_, i) => Math.sin(i * 12.9898 + (i % 7)));
+      await checkOnTarget(target, fn as never, [tf.tensor2d(values, [10, 1024])], tolerances[mode], 1e-3, {
+        mode,
+      });
+      await target.dispose();
+    },
+  );
 });

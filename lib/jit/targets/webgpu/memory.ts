@@ -24,8 +24,11 @@ export function paddedBytes(bytes: number): number {
   return Math.max(unitBytes, Math.ceil(bytes / unitBytes) * unitBytes);
 }
 
-/** So many bytes of released tensors are kept for the next ones of the same sizes. */
-const keptBytes = 256e6;
+/**
+ * So many bytes of released tensors are kept for the next ones of the same sizes: a long text's cache is one of them, and
+ * to make 1 GB of new buffers takes 20 ms.
+ */
+const keptBytes = 2e9;
 
 export class GpuMemory {
   readonly used: Record<MemoryUse, number> = { weights: 0, buffers: 0, arena: 0 };

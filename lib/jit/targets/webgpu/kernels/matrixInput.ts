@@ -9,17 +9,17 @@ import { laneSum, literal, splat, vector } from '../../../kernels/expression.js'
 import type { MatrixKind } from '../../../kernels/kernel.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
 import type { KernelStep } from '../../../steps.js';
-import type { LowerContext } from '../context.js';
+import type { LastingUse, LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
 
 /** Where rows lie for matrix units. */
-export interface MatrixInput {
-  readonly words: BufferUse; // [rows, width] numbers
-  readonly scales: BufferUse; // f32 [rows]
+export interface MatrixInput<Use extends BufferUse = BufferUse> {
+  readonly words: Use; // [rows, width] numbers
+  readonly scales: Use; // f32 [rows]
 }
 
-type NormStep = KernelStep & { readonly node: StructuredNode<'Norm'> };
+export type NormStep = KernelStep & { readonly node: StructuredNode<'Norm'> };
 
 /** A thread keeps so many eights of numbers in registers at most. */
 const mostEights = 8;
@@ -38,31 +38,77 @@ export interface MatrixInputSpec {
   readonly order: readonly number[];
 }
 
-/**
- * Makes the input of a product: a workgroup a row.
- * @param step whose first input is taken: the product's own, or a norm's
- * @param norm what the rows go through
- */
+const bytesOf = ({ kind, rows, width }: MatrixInputSpec): number => rows * width * (kind === 'bytes' ? 1 : 2);
+
+/** Makes the input of a product, which nobody has made yet: a workgroup a row. */
 export function matrixInputDispatch(
   spec: MatrixInputSpec,
-  step: KernelStep,
+  linear: KernelStep,
   norm: NormStep | null,
   context: LowerContext,
 ): { readonly dispatch: Dispatch; readonly input: MatrixInput } {
   const { kind, rows, width } = spec;
-  const bytes = rows * width * (kind === 'bytes' ? 1 : 2);
-  const input = { words: context.scratch(bytes), scales: context.scratch(4 * rows) };
-  const eights = width / 8;
-  const most = Math.min(mostThreads, context.features.maxThreads);
-  const threads = Math.min(most, Math.max(32, 2 ** Math.ceil(Math.log2(eights / 2))));
-  const writer = context.writer(`matrix input ${kind} ${norm?.node.attrs.kind ?? ''}`.trim(), threads);
+  const input = { words: context.scratch(bytesOf(spec)), scales: context.scratch(4 * rows) };
+  const name = `matrix input ${kind} ${norm?.node.attrs.kind ?? ''}`.trim();
+  const writer = context.writer(name, rowThreads(width, context));
   const { k } = writer;
   const row = writer.workgroupIndex(rows);
-  const own = new OwnEights(k, eights);
-  const base = k.let('base', row.mul(2 * eights));
-  const given = own.read(writer.bind('x', context.input(step, 0).use, 'f32x4'), base);
-  const values = norm ? normed(writer, own, given, norm, width, context) : given;
+  const own = new OwnEights(k, width / 8);
+  const x = writer.bind('x', context.input(norm ?? linear, 0).use, 'f32x4');
+  const given = own.read(x, k.let('base', row.mul(width / 4)));
+  storeMatrixRow(writer, own, row, given, { spec, norm, input }, context);
+  return { dispatch: writer.forWorkgroups(rows, context.step), input };
+}
 
+/** What a product asks of whoever makes its input's rows. */
+export interface MatrixRequest {
+  readonly spec: MatrixInputSpec;
+  readonly norm: NormStep | null;
+  readonly input: MatrixInput;
+}
+
+const made = new WeakMap<LowerContext, Map<KernelStep, MatrixInput<LastingUse>>>();
+
+/** Memory for the input of a later product, which takes it by takeMatrixInput. */
+export function keepMatrixInput(
+  consumer: KernelStep,
+  spec: MatrixInputSpec,
+  context: LowerContext,
+): MatrixInput<LastingUse> {
+  const input = { words: context.lasting(bytesOf(spec)), scales: context.lasting(4 * spec.rows) };
+  const inputs = made.get(context) ?? new Map<KernelStep, MatrixInput<LastingUse>>();
+  made.set(context, inputs.set(consumer, input));
+  return input;
+}
+
+/** The input that was made for a product, which is now its to release. */
+export function takeMatrixInput(
+  consumer: KernelStep,
+  context: LowerContext,
+): MatrixInput<LastingUse> | undefined {
+  const input = made.get(context)?.get(consumer);
+  made.get(context)?.delete(consumer);
+  return input;
+}
+
+/** Threads of a workgroup that makes a row. */
+export function rowThreads(width: number, { features }: LowerContext): number {
+  const most = Math.min(mostThreads, features.maxThreads);
+  return Math.min(most, Math.max(32, 2 ** Math.ceil(Math.log2(width / 16))));
+}
+
+/** Puts a row through its norm and stores it as matrix units read it; all threads of its workgroup arrive. */
+export function storeMatrixRow(
+  writer: DispatchWriter,
+  own: OwnEights,
+  row: Expr,
+  given: readonly Expr[],
+  { spec, norm, input }: MatrixRequest,
+  context: LowerContext,
+): void {
+  const { k } = writer;
+  const { kind, width } = spec;
+  const values = norm ? normed(writer, own, given, norm, width, context) : given;
   const largest = k.let('largest', values.map((value) => value.abs()).reduce((held, value) => held.max(value))); // biome-ignore format: short
   const lanes = [0, 1, 2, 3].map((lane) => largest.lane(lane)).reduce((held, lane) => held.max(lane));
   const [all] = reduceWorkgroup(k, context.features, 'max', lanes) as [Expr];
@@ -72,13 +118,12 @@ export function matrixInputDispatch(
   const words = writer.bind('words', input.words, kind === 'bytes' ? 'u32x2' : 'u32x4');
   own.each((i, place) => {
     const eight = values.slice(2 * i, 2 * i + 2).map((value) => k.let('scaled', value.mul(splat(factor, 4))));
-    k.store(words, row.mul(eights).add(place), packed(spec, eight));
+    k.store(words, row.mul(width / 8).add(place), packed(spec, eight));
   });
-  return { dispatch: writer.forWorkgroups(rows, context.step), input };
 }
 
 /** The eights of a row that a thread has: every so many. */
-class OwnEights {
+export class OwnEights {
   readonly #places: readonly Expr[];
 
   constructor(
@@ -111,6 +156,7 @@ class OwnEights {
     return inside ? this.k.let('inside', inside.select(value, literal('f32x4', 0))) : value;
   }
 
+  /** Runs for each eight that the thread has: its number, and its place in the row. */
   each(run: (i: number, place: Expr) => void): void {
     this.#places.forEach((place, i) => {
       const inside = this.#isInside(i);

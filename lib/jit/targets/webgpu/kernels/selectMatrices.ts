@@ -6,7 +6,7 @@ import { sizeOf } from '../../../../tensor.js';
 import type { StructuredNode } from '../../../graph.js';
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal, splat, vector } from '../../../kernels/expression.js';
+import { splat, vector } from '../../../kernels/expression.js';
 import type { MatrixKind } from '../../../kernels/kernel.js';
 import { writeProgram } from '../../../kernels/scalars.js';
 import type { KernelStep, Step } from '../../../steps.js';
@@ -17,22 +17,34 @@ import type { MatrixLayout } from '../layout.js';
 import type { Selection } from '../select.js';
 import type { DispatchWriter } from '../writer.js';
 import { perVector } from './dots.js';
-import { readLinearGroup } from './group.js';
+import { readLinearGroup, samePlace } from './group.js';
 import { bindWeights, commonLayouts, readOperands } from './linearParts.js';
 import type { MatrixMatmulSpec, MatrixPart, MatrixTile } from './matmulMatrices.js';
 import { matrixSharedBytes, matrixTiles, matrixTileThreads, writeMatrixMatmul } from './matmulMatrices.js';
-import { type MatrixInput, matrixInputDispatch, takesMatrixRow } from './matrixInput.js';
+import type { MatrixInput, MatrixInputSpec, NormStep } from './matrixInput.js';
+import { matrixInputDispatch, takeMatrixInput, takesMatrixRow } from './matrixInput.js';
+import { joinPieces, joinRows, type Pieces } from './matrixJoin.js';
 import { halvesOrder } from './matrixWeights.js';
+import { maxRows } from './problem.js';
 import { matrixSplits, matrixTile } from './tuning.js';
 
 type LinearStep = KernelStep & { readonly node: StructuredNode<'Linear'> };
 
-/** Takes a Linear of many rows, and the norm that only it reads. */
-export function selectMatrices(
-  steps: readonly Step[],
-  at: number,
-  context: LowerContext,
-): Selection | undefined {
+/**
+ * Fewer rows are matvec.ts's. Measured on an H200, Mistral-7B's gate and up in signed bytes: there 32 us with four rows,
+ * 71 with eight; here 38 with any number up to 32.
+ */
+const fewestRows = 6;
+
+/** A Linear of many rows that matrix units can do, with the norm that only it reads. */
+interface MatrixGroup {
+  readonly linear: LinearStep;
+  readonly norm: NormStep | null;
+  readonly layouts: readonly [MatrixLayout, ...MatrixLayout[]];
+  readonly spec: MatrixInputSpec;
+}
+
+function matrixGroup(steps: readonly Step[], at: number, context: LowerContext): MatrixGroup | undefined {
   const { features } = context;
   const step = steps[at];
   if (!features.matrices || step?.kind !== 'kernel') return undefined;
@@ -44,14 +56,30 @@ export function selectMatrices(
   const width = linear.node.inputs[0]!.shape.at(-1)!;
   const rows = sizeOf(linear.node.inputs[0]!.shape) / Math.max(1, width);
   const fitsNorm = !norm || norm.node.inputs[0]!.shape.at(-1) === width;
-  if (!layouts || rows < 2 || !fitsNorm || !takesMatrixRow(width, features.maxThreads)) return undefined;
+  const isChoice = rows <= maxRows && group?.chains.some(({ largest }) => largest) === true;
+  if (!layouts || rows < fewestRows || isChoice || !fitsNorm) return undefined;
   const kind = kindOf(layouts[0], context);
   const isPaired = linear.node.attrs.epilogues.every(({ products }) => products.length <= 2);
-  if (!kind || !isPaired) return undefined;
+  if (!kind || !isPaired || !takesMatrixRow(width, features.maxThreads)) return undefined;
   const spec = { kind, rows, width, order: halvesOrder(layouts[0].packing, features.f16) };
-  const { dispatch, input } = matrixInputDispatch(spec, norm ?? linear, norm, context);
-  const dispatches = new MatrixWriter(linear, kind, rows, layouts, input, context).write();
-  return dispatches && { dispatches: [dispatch, ...dispatches], steps: norm ? 2 : 1 };
+  return { linear, norm, layouts, spec };
+}
+
+/** Takes a Linear of many rows, and the norm that only it reads. */
+export function selectMatrices(
+  steps: readonly Step[],
+  at: number,
+  context: LowerContext,
+): Selection | undefined {
+  const group = matrixGroup(steps, at, context);
+  if (!group) return undefined;
+  const { linear, norm, spec } = group;
+  const held = takeMatrixInput(norm ?? linear, context);
+  const made = held ? undefined : matrixInputDispatch(spec, linear, norm, context);
+  const next = matrixGroup(steps, at + (norm ? 2 : 1), context);
+  const dispatches = new MatrixWriter(group, held ?? made!.input, next, context).write();
+  if (held) for (const use of [held.words, held.scales]) context.release(use);
+  return dispatches && { dispatches: [...(made ? [made.dispatch] : []), ...dispatches], steps: norm ? 2 : 1 };
 }
 
 /**
@@ -69,19 +97,28 @@ function kindOf(
 }
 
 class MatrixWriter {
+  readonly linear: LinearStep;
+  readonly kind: MatrixKind;
+  readonly rows: number;
+  readonly layouts: MatrixGroup['layouts'];
   readonly #tile: MatrixTile;
   readonly #splits: number;
   readonly #products: number; // of one output, at most
   readonly #scales: MatrixMatmulSpec['scales'];
 
   constructor(
-    readonly linear: LinearStep,
-    readonly kind: MatrixKind,
-    readonly rows: number,
-    readonly layouts: readonly [MatrixLayout, ...MatrixLayout[]],
+    group: MatrixGroup,
     readonly input: MatrixInput,
+    /** What begins with the next step. */
+    readonly next: MatrixGroup | undefined,
     readonly context: LowerContext,
   ) {
+    const { linear, layouts, spec } = group;
+    const { kind, rows } = spec;
+    this.linear = linear;
+    this.layouts = layouts;
+    this.kind = kind;
+    this.rows = rows;
     const { epilogues } = linear.node.attrs;
     const shapes = linear.node.outputs.map(({ shape }, i) => ({
       width: shape.at(-1)!,
@@ -125,8 +162,17 @@ class MatrixWriter {
     if (writer.bound > features.maxBuffers || foldWorkgroups(count)[1] > 1) return undefined;
     const dispatch = writer.in([count, 1, 1], context.step);
     if (!pieces) return [dispatch];
-    const joined = this.#join(pieces);
+    const sums = { linear: this.linear, rows, splits: this.#splits, pieces };
+    const joined = this.#joinForNext(sums) ?? joinPieces(sums, this.context);
     return joined && [dispatch, joined];
+  }
+
+  /** Adds the pieces up row by row, where a norm and another product on matrix units read the sum next. */
+  #joinForNext(sums: Pieces): Dispatch | undefined {
+    const { linear, next, context } = this;
+    const isNext =
+      next?.norm && linear.outputs.length === 1 && samePlace(next.norm.inputs[0]!, linear.outputs[0]!);
+    return isNext ? joinRows(sums, next, context) : undefined;
   }
 
   /** Memory of an output's pieces: [splits, products, rows, width]. */
@@ -188,45 +234,6 @@ class MatrixWriter {
     return linear.node.attrs.epilogues.some(({ operands }) =>
       operands.some(({ input }) => useKey(context.input(linear, input).use) === useKey(use)),
     );
-  }
-
-  /** Adds the pieces of the depth up and does what the epilogues say. */
-  #join(pieces: readonly BufferUse[]): Dispatch | undefined {
-    const { linear, rows, context } = this;
-    const { outputs } = linear.node;
-    const sizes = outputs.map(({ shape }) => rows * shape.at(-1)!);
-    const writer = context.writer('matrix pieces', 128);
-    const { k } = writer;
-    const all = sizes.reduce((sum, size) => sum + size, 0);
-    const index = writer.threadIndex(all);
-    const bodies = outputs.map(({ shape }, i) => {
-      const epilogue = linear.node.attrs.epilogues[i]!;
-      const array = writer.bind('pieces', pieces[i]!, 'f32');
-      const operands = readOperands(writer, context, linear, epilogue, shape, rows);
-      const y = writer.bind('y', context.output(linear, i).use, 'f32');
-      if (!operands) return undefined;
-      const products = epilogue.products.length;
-      return (at: Expr): void => {
-        const width = shape.at(-1)!;
-        const [row, column] = [k.let('row', at.div(width)), k.let('column', at.rem(width))];
-        const values = epilogue.products.map((_, p) => {
-          const parts = Array.from({ length: this.#splits }, (_, split) =>
-            array.at(at.add((split * products + p) * sizes[i]!)),
-          );
-          return k.let('value', parts.reduce((held, part) => held.add(part))); // biome-ignore format: short
-        });
-        const read = operands.map((operand): Expr => operand(row, column));
-        k.store(y, at, writeProgram(k, epilogue.program, [...values, ...read]));
-      };
-    });
-    if (bodies.some((body) => !body) || writer.bound > context.features.maxBuffers) return undefined;
-    const write = (i: number, first: number): void => {
-      const at = k.let('at', first === 0 ? index : index.sub(literal('u32', first)));
-      if (i === bodies.length - 1) bodies[i]!(at);
-      else k.if(at.lt(sizes[i]!), () => bodies[i]!(at), () => write(i + 1, first + sizes[i]!)); // biome-ignore format: short
-    };
-    write(0, 0);
-    return writer.forThreads(all, context.step);
   }
 }
 

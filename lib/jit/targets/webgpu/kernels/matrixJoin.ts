@@ -1,0 +1,115 @@
+// lib/jit/targets/webgpu/kernels/matrixJoin.ts: pieces of a product's depth, which matmulMatrices.ts left, -> their sum with
+// the epilogue: element by element; or a workgroup a row, which then also makes the next product's input.
+
+import type { StructuredNode } from '../../../graph.js';
+import type { Expr } from '../../../kernels/expression.js';
+import { literal, vector } from '../../../kernels/expression.js';
+import { writeProgram } from '../../../kernels/scalars.js';
+import type { KernelStep } from '../../../steps.js';
+import type { LowerContext } from '../context.js';
+import type { BufferUse, Dispatch } from '../dispatch.js';
+import { readOperands } from './linearParts.js';
+import type { MatrixInputSpec, NormStep } from './matrixInput.js';
+import { keepMatrixInput, OwnEights, rowThreads, storeMatrixRow } from './matrixInput.js';
+
+export interface Pieces {
+  readonly linear: KernelStep & { readonly node: StructuredNode<'Linear'> };
+  readonly rows: number;
+  readonly splits: number;
+  /** Of each output: f32 [splits, products, rows, width]. */
+  readonly pieces: readonly BufferUse[];
+}
+
+/** @returns undefined where the adapter or an operand does not allow it */
+export function joinPieces(
+  { linear, rows, splits, pieces }: Pieces,
+  context: LowerContext,
+): Dispatch | undefined {
+  const { outputs, attrs } = linear.node;
+  const sizes = outputs.map(({ shape }) => rows * shape.at(-1)!);
+  const writer = context.writer('matrix pieces', 128);
+  const { k } = writer;
+  const all = sizes.reduce((sum, size) => sum + size, 0);
+  const index = writer.threadIndex(all);
+  const bodies = outputs.map(({ shape }, i) => {
+    const epilogue = attrs.epilogues[i]!;
+    const array = writer.bind('pieces', pieces[i]!, 'f32');
+    const operands = readOperands(writer, context, linear, epilogue, shape, rows);
+    const y = writer.bind('y', context.output(linear, i).use, 'f32');
+    if (!operands) return undefined;
+    const products = epilogue.products.length;
+    return (at: Expr): void => {
+      const width = shape.at(-1)!;
+      const [row, column] = [k.let('row', at.div(width)), k.let('column', at.rem(width))];
+      const values = epilogue.products.map((_, p) => {
+        const parts = Array.from({ length: splits }, (_, split) =>
+          array.at(at.add((split * products + p) * sizes[i]!)),
+        );
+        return k.let('value', parts.reduce((held, part) => held.add(part))); // biome-ignore format: short
+      });
+      const read = operands.map((operand): Expr => operand(row, column));
+      k.store(y, at, writeProgram(k, epilogue.program, [...values, ...read]));
+    };
+  });
+  if (bodies.some((body) => !body) || writer.bound > context.features.maxBuffers) return undefined;
+  const write = (i: number, first: number): void => {
+    const at = k.let('at', first === 0 ? index : index.sub(literal('u32', first)));
+    if (i === bodies.length - 1) bodies[i]!(at);
+    else k.if(at.lt(sizes[i]!), () => bodies[i]!(at), () => write(i + 1, first + sizes[i]!)); // biome-ignore format: short
+  };
+  write(0, 0);
+  return writer.forThreads(all, context.step);
+}
+
+/** A product that reads the sum through a norm. */
+export interface RowConsumer {
+  readonly norm: NormStep | null;
+  readonly spec: MatrixInputSpec;
+}
+
+/** Of a Linear with one output. @returns undefined where the adapter or an operand does not allow it */
+export function joinRows(
+  { linear, rows, splits, pieces }: Pieces,
+  { norm, spec }: RowConsumer,
+  context: LowerContext,
+): Dispatch | undefined {
+  const { shape } = linear.node.outputs[0]!;
+  const epilogue = linear.node.attrs.epilogues[0]!;
+  const width = shape.at(-1)!;
+  if (!norm || spec.rows !== rows || spec.width !== width) return undefined;
+  const writer = context.writer(`matrix pieces, input ${spec.kind}`, rowThreads(width, context));
+  const { k } = writer;
+  const row = writer.workgroupIndex(rows);
+  const array = writer.bind('pieces', pieces[0]!, 'f32x4');
+  const operands = readOperands(writer, context, linear, epilogue, shape, rows);
+  const y = writer.bind('y', context.output(linear).use, 'f32');
+  // Gain and bias of the norm, words and scales are bound last.
+  if (!operands || writer.bound + 4 > context.features.maxBuffers) return undefined;
+  const own = new OwnEights(k, width / 8);
+  const products = epilogue.products.length;
+  const base = k.let('base', row.mul(width / 4));
+  const sums = epilogue.products.map((_, p) => {
+    const parts = Array.from({ length: splits }, (_, split) =>
+      own.read(array, base.add((split * products + p) * rows * (width / 4))),
+    );
+    return parts.reduce((held, part) => held.map((value, i) => k.let('sum', value.add(part[i]!))));
+  });
+  const fours = Array.from({ length: sums[0]!.length }, () => k.variable('result', literal('f32x4', 0)));
+  own.each((i, place) => {
+    for (const half of [0, 1]) {
+      const column = k.let('column', place.mul(8).add(4 * half));
+      const results = [0, 1, 2, 3].map((lane) => {
+        const read = operands.map((operand) => operand(row, column.add(lane)));
+        const values = sums.map((sum) => sum[2 * i + half]!.lane(lane));
+        const result = k.let('result', writeProgram(k, epilogue.program, [...values, ...read]));
+        k.store(y, row.mul(width).add(column).add(lane), result);
+        return result;
+      });
+      k.set(fours[2 * i + half]!, vector(...results));
+    }
+  });
+  const input = keepMatrixInput(norm, spec, context);
+  const given = fours.map(({ value }) => value);
+  storeMatrixRow(writer, own, row, given, { spec, norm, input }, context);
+  return writer.forWorkgroups(rows, context.step);
+}
