@@ -22,8 +22,8 @@ export type Selector = (steps: readonly Step[], at: number, context: LowerContex
 
 /** Specialised kernels, the most particular first. */
 export const selectors: readonly Selector[] = [
-  selectMatrices,
   selectMatvec,
+  selectMatrices,
   selectMatmul,
   selectAttend,
   selectAttendMatrices,

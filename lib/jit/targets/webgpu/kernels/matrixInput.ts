@@ -140,12 +140,16 @@ export class OwnEights {
     return (i + 1) * this.k.threads <= this.count ? null : this.#places[i]!.lt(this.count);
   }
 
+  /** Place in the row of the thread's eight `i`, inside the row. */
+  place(i: number): Expr {
+    return this.#isInside(i) ? this.#places[i]!.min(this.count - 1) : this.#places[i]!;
+  }
+
   /** Two f32x4 an eight, zeros past the row's end. @param base element of the array where the row begins */
   read(array: ArrayRef, base: Expr): Expr[] {
     const { k } = this;
-    return this.#places.flatMap((place, i) => {
-      const inside = this.#isInside(i);
-      const at = base.add((inside ? place.min(this.count - 1) : place).mul(2));
+    return this.#places.flatMap((_, i) => {
+      const at = base.add(this.place(i).mul(2));
       return [0, 1].map((half) => this.inside(i, k.let('value', array.at(at.add(half)))));
     });
   }

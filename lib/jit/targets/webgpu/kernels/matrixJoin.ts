@@ -7,7 +7,7 @@ import { literal, vector } from '../../../kernels/expression.js';
 import { writeProgram } from '../../../kernels/scalars.js';
 import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
-import type { BufferUse, Dispatch } from '../dispatch.js';
+import { type BufferUse, type Dispatch, useKey } from '../dispatch.js';
 import { readOperands } from './linearParts.js';
 import type { MatrixInputSpec, NormStep } from './matrixInput.js';
 import { keepMatrixInput, OwnEights, rowThreads, storeMatrixRow } from './matrixInput.js';
@@ -82,7 +82,11 @@ export function joinRows(
   const row = writer.workgroupIndex(rows);
   const array = writer.bind('pieces', pieces[0]!, 'f32x4');
   const operands = readOperands(writer, context, linear, epilogue, shape, rows);
-  const y = writer.bind('y', context.output(linear).use, 'f32');
+  const { use } = context.output(linear);
+  const isOperand = epilogue.operands.some(
+    ({ input }) => useKey(context.input(linear, input).use) === useKey(use),
+  );
+  const y = writer.bind('y', use, isOperand ? 'f32' : 'f32x4');
   // Gain and bias of the norm, words and scales are bound last.
   if (!operands || writer.bound + 4 > context.features.maxBuffers) return undefined;
   const own = new OwnEights(k, width / 8);
@@ -94,22 +98,31 @@ export function joinRows(
     );
     return parts.reduce((held, part) => held.map((value, i) => k.let('sum', value.add(part[i]!))));
   });
-  const fours = Array.from({ length: sums[0]!.length }, () => k.variable('result', literal('f32x4', 0)));
+  // All is read before anything is stored: the compiler takes no read past a store that might be to the same place.
+  const given: Expr[] = [];
+  const results = sums[0]!.map((_, i) => {
+    const column = k.let('column', own.place(i >> 1).mul(8).add(4 * (i & 1))); // biome-ignore format: short
+    return [0, 1, 2, 3].map((lane) => {
+      const read = operands.map((operand) => operand(row, column.add(lane)));
+      return { column: column.add(lane), values: [...sums.map((sum) => sum[i]!.lane(lane)), ...read] };
+    });
+  });
+  const written = results.map((lanes) =>
+    lanes.map(({ column, values }) => ({
+      column,
+      value: k.let('result', writeProgram(k, epilogue.program, values)),
+    })),
+  );
+  for (const [i, lanes] of written.entries())
+    given.push(own.inside(i >> 1, k.let('four', vector(...lanes.map(({ value }) => value)))));
   own.each((i, place) => {
-    for (const half of [0, 1]) {
-      const column = k.let('column', place.mul(8).add(4 * half));
-      const results = [0, 1, 2, 3].map((lane) => {
-        const read = operands.map((operand) => operand(row, column.add(lane)));
-        const values = sums.map((sum) => sum[2 * i + half]!.lane(lane));
-        const result = k.let('result', writeProgram(k, epilogue.program, [...values, ...read]));
-        k.store(y, row.mul(width).add(column).add(lane), result);
-        return result;
-      });
-      k.set(fours[2 * i + half]!, vector(...results));
-    }
+    if (!isOperand)
+      for (const half of [0, 1]) k.store(y, base.add(place.mul(2)).add(half), given[2 * i + half]!);
+    else
+      for (const { column, value } of written.slice(2 * i, 2 * i + 2).flat())
+        k.store(y, row.mul(width).add(column), value);
   });
   const input = keepMatrixInput(norm, spec, context);
-  const given = fours.map(({ value }) => value);
   storeMatrixRow(writer, own, row, given, { spec, norm, input }, context);
   return writer.forWorkgroups(rows, context.step);
 }

@@ -30,12 +30,6 @@ import { matrixSplits, matrixTile } from './tuning.js';
 
 type LinearStep = KernelStep & { readonly node: StructuredNode<'Linear'> };
 
-/**
- * Fewer rows are matvec.ts's. Measured on an H200, Mistral-7B's gate and up in signed bytes: there 32 us with four rows,
- * 71 with eight; here 38 with any number up to 32.
- */
-const fewestRows = 6;
-
 /** A Linear of many rows that matrix units can do, with the norm that only it reads. */
 interface MatrixGroup {
   readonly linear: LinearStep;
@@ -56,8 +50,7 @@ function matrixGroup(steps: readonly Step[], at: number, context: LowerContext):
   const width = linear.node.inputs[0]!.shape.at(-1)!;
   const rows = sizeOf(linear.node.inputs[0]!.shape) / Math.max(1, width);
   const fitsNorm = !norm || norm.node.inputs[0]!.shape.at(-1) === width;
-  const isChoice = rows <= maxRows && group?.chains.some(({ largest }) => largest) === true;
-  if (!layouts || rows < fewestRows || isChoice || !fitsNorm) return undefined;
+  if (!layouts || rows <= maxRows || !fitsNorm) return undefined;
   const kind = kindOf(layouts[0], context);
   const isPaired = linear.node.attrs.epilogues.every(({ products }) => products.length <= 2);
   if (!kind || !isPaired || !takesMatrixRow(width, features.maxThreads)) return undefined;
