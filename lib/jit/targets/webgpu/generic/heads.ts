@@ -143,7 +143,8 @@ function cacheTarget(
       const given = k.let('given', count.at(b).min(query!));
       // What a later one of the same call would write over is not written: threads have no order.
       k.if(i.lt(given).and(i.add(capacity).ge(given)), () => {
-        const slot = k.let('slot', start.at(b).add(i).rem(capacity));
+        // As u32 a negative start, which nobody should give, is a slot too: nothing else checks it.
+        const slot = k.let('slot', start.at(b).add(i).bits('u32').rem(capacity).bits('i32')); // biome-ignore format: short
         write(k.let('to', b.mul(kvHeads).add(head).mul(capacity).add(slot).mul(headDim)));
       });
     },
