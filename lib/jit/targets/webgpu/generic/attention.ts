@@ -7,7 +7,7 @@ import { type Expr, literal } from '../../../kernels/expression.js';
 import * as math from '../../../kernels/math.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
 import type { KernelStep } from '../../../steps.js';
-import type { LowerContext } from '../context.js';
+import type { LowerContext, Operand } from '../context.js';
 import type { Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
 import { bindOperand, coordinates, loadOperand, viewElements } from './indexing.js';
@@ -77,6 +77,10 @@ function attend(w: DispatchWriter, { length, valueDim, score, value, write }: At
     k.if(own.add(share).lt(valueDim), () => write(own.add(share), sums[i]!.value.div(total.value)));
 }
 
+function bindSides(w: DispatchWriter, q: Operand, keys: Operand, values: Operand) {
+  return [bindOperand(w, 'q', q), bindOperand(w, 'keys', keys), bindOperand(w, 'values', values)] as const;
+}
+
 export function cachedAttention(
   step: KernelStep,
   { attrs: { scale, window } }: StructuredNode<'CachedAttention'>,
@@ -92,11 +96,7 @@ export function cachedAttention(
   const w = context.writer('cachedAttention', threads);
   const { k } = w;
   const row = k.let('row', w.workgroupIndex(rows).to('i32'));
-  const [qs, ks, vs] = [
-    bindOperand(w, 'q', q),
-    bindOperand(w, 'keys', keys),
-    bindOperand(w, 'values', values),
-  ];
+  const [qs, ks, vs] = bindSides(w, q, keys, values);
   const [starts, counts] = [bindOperand(w, 'start', start), bindOperand(w, 'count', count)];
   const y = bindOperand(w, 'y', output);
   const [b, head, i] = coordinates(k, row, [batch, heads, query]) as [Expr, Expr, Expr];
@@ -164,11 +164,7 @@ export function attention(
   const w = context.writer('attention', threads);
   const { k } = w;
   const row = k.let('row', w.workgroupIndex(rows).to('i32'));
-  const [qs, ks, vs] = [
-    bindOperand(w, 'q', q),
-    bindOperand(w, 'keys', keys),
-    bindOperand(w, 'values', values),
-  ];
+  const [qs, ks, vs] = bindSides(w, q, keys, values);
   const masks = mask ? context.input(step, 3) : undefined;
   const maskArray = masks ? bindOperand(w, 'mask', masks) : undefined;
   const y = bindOperand(w, 'y', output);

@@ -7,7 +7,7 @@ import { stridesOf } from '../../../graph.js';
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import { type Expr, literal } from '../../../kernels/expression.js';
 import type { KernelStep } from '../../../steps.js';
-import type { LowerContext } from '../context.js';
+import type { LowerContext, Operand } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import { bindOperand, coordinates } from './indexing.js';
 
@@ -66,6 +66,22 @@ function guardedLoad(k: KernelBuilder, x: ArrayRef, element: Expr, isInside: Exp
   return isInside.select(x.at(safe), outside(dtype));
 }
 
+/** A dispatch of a thread an element of the output, and its arrays. */
+function chosenElements(
+  name: string,
+  [x, indices, output]: readonly [Operand, Operand, Operand],
+  context: LowerContext,
+) {
+  const w = context.writer(name, threads);
+  const index = w.threadIndex(sizeOf(output.shape));
+  const [from, at, to] = [
+    bindOperand(w, 'x', x),
+    bindOperand(w, 'indices', indices),
+    bindOperand(w, 'y', output),
+  ];
+  return { w, index, from, at, to };
+}
+
 export function gather(
   step: KernelStep,
   { attrs: { axis, batchAxes } }: StructuredNode<'Gather'>,
@@ -78,14 +94,8 @@ export function gather(
   const count = sizeOf(indices.shape.slice(batchAxes));
   const size = sizeOf(output.shape);
   if (size === 0) return [];
-  const w = context.writer('gather', threads);
+  const { w, index, from, at, to } = chosenElements('gather', [x, indices, output], context);
   const { k } = w;
-  const index = w.threadIndex(size);
-  const [from, at, to] = [
-    bindOperand(w, 'x', x),
-    bindOperand(w, 'indices', indices),
-    bindOperand(w, 'y', output),
-  ];
   const batch = sizeOf(x.shape.slice(0, batchAxes));
   const [b, o, j, i] = coordinates(k, index, [batch, outer, count, inner]) as [Expr, Expr, Expr, Expr];
   const chosen = k.let('chosen', at.at(b.mul(count).add(j)));
@@ -120,14 +130,8 @@ export function gatherNd(step: KernelStep, context: LowerContext): Dispatch[] {
   const inner = sizeOf(x.shape.slice(depth));
   const size = sizeOf(output.shape);
   if (size === 0) return [];
-  const w = context.writer('gatherNd', threads);
+  const { w, index, from, at, to } = chosenElements('gatherNd', [x, indices, output], context);
   const { k } = w;
-  const index = w.threadIndex(size);
-  const [from, at, to] = [
-    bindOperand(w, 'x', x),
-    bindOperand(w, 'indices', indices),
-    bindOperand(w, 'y', output),
-  ];
   const [tuple, i] = coordinates(k, index, [size / inner, inner]) as [Expr, Expr];
   const { offset, isInside } = tupleOffset(k, at, k.let('first', tuple.mul(depth)), depth, x.shape);
   const isEmpty = sizeOf(x.shape) === 0;
