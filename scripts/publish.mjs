@@ -167,6 +167,31 @@ async function gpuNotebooks() {
 }
 
 /** As Map.groupBy, which Node 20 lacks. */
+/** The compiled target beside its peers on a CPU; null where `npm run bench` has left no record. */
+async function peersTable() {
+  const text = await readFile(join(referenceResultsFolder(), 'bench-cpu.json'), 'utf8').catch(() => null);
+  if (text === null) return null;
+  const { createdAt, commit, machine, settings, bars, figures: measured } = JSON.parse(text);
+  const { promptTokens, newTokens } = settings.sizes;
+  const bandwidth = Math.max(...measured.map(({ gigabytesPerSecond = 0 }) => gigabytesPerSecond));
+  const title =
+    `On ${machine.cpu}, ${machine.cores} cores, which read ${number(bandwidth)} GB/s; commit ${commit.slice(0, 7)}, ` +
+    `${createdAt.slice(0, 10)}; ${promptTokens} prompt and ${newTokens} new tokens, medians of ${settings.rounds} rounds in ` +
+    "turns; GPT-2's shape with random weights (speed only), or SmolLM2 where it is named. Times as fast as the other, " +
+    'or what the unit says ([all figures](results/reference/bench-cpu.json)):';
+  const amount = (value, unit) =>
+    value === null ? '-' : unit === '%' ? `${value.toFixed(0)} %` : `${value.toFixed(2)} ${unit}`;
+  const rows = bars.map(({ against, ours, unit, atLeast, atMost, value, perToken, verdict }) => [
+    against,
+    ours,
+    amount(value, unit),
+    perToken === null || perToken === undefined ? '' : amount(perToken, unit),
+    atLeast === undefined ? `<= ${atMost} ${unit}` : `>= ${atLeast} ${unit}`,
+    verdict,
+  ]);
+  return `${title}\n\n${table(['against', 'ours', 'measured', 'a token', 'bar', ''], rows)}`;
+}
+
 function groupBy(values, keyOf) {
   const groups = new Map();
   for (const value of values) groups.set(keyOf(value), [...(groups.get(keyOf(value)) ?? []), value]);
@@ -186,7 +211,9 @@ async function writeReadme() {
   const gpuRuns = await readRuns(gpuFolder);
   const withFigures = between(await readFile(file, 'utf8'), 'figures', await figures());
   const gpu = [gpuTable(gpuRuns), ...(await gpuPictures(gpuRuns)), ...(await gpuNotebooks())];
-  await writeFile(file, between(withFigures, 'gpu', gpu.join('\n\n')));
+  const withGpu = between(withFigures, 'gpu', gpu.join('\n\n'));
+  const peers = await peersTable();
+  await writeFile(file, peers ? between(withGpu, 'peers', peers) : withGpu);
 }
 
 if (!process.argv.includes('--readme-only')) {
