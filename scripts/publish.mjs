@@ -177,8 +177,8 @@ async function peersTable() {
   const title =
     `On ${machine.cpu}, ${machine.cores} cores, which read ${number(bandwidth)} GB/s; commit ${commit.slice(0, 7)}, ` +
     `${createdAt.slice(0, 10)}; ${promptTokens} prompt and ${newTokens} new tokens, medians of ${settings.rounds} rounds in ` +
-    "turns; GPT-2's shape with random weights (speed only), or SmolLM2 where it is named. Times as fast as the other, " +
-    'or what the unit says ([all figures](results/reference/bench-cpu.json)):';
+    "turns; GPT-2's shape with random weights (speed only), or SmolLM2 where it is named. Times as fast as the other " +
+    '(first tokens and the added cache: times as long), whole requests and each token after the first ([all figures](results/reference/bench-cpu.json)):';
   const amount = (value, unit) =>
     value === null ? '-' : unit === '%' ? `${value.toFixed(0)} %` : `${value.toFixed(2)} ${unit}`;
   const rows = bars.map(({ against, ours, unit, atLeast, atMost, value, perToken, verdict }) => [
