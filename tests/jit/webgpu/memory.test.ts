@@ -43,4 +43,13 @@ describe.skipIf(!hasWebgpu)(`memory of tensors (${webgpuReason})`, () => {
     expect(target.memory().bufferBytes).toBe(before + 20000);
     target.release(buffer);
   });
+
+  test('makes room for a large tensor of another size', async () => {
+    used(5e6);
+    const buffer = target.allocate(4 * 4.5e6);
+    const values = await target.readLater!(buffer, 'f32');
+    expect([values[0], values[4.5e6 - 1]]).toEqual([0, 0]);
+    target.release(buffer);
+    used(5e6);
+  });
 });

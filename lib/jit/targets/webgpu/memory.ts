@@ -29,6 +29,8 @@ export function paddedBytes(bytes: number): number {
  * to make 1 GB of new buffers takes 20 ms.
  */
 const keptBytes = 2e9;
+/** A tensor of so many bytes for which no old memory fits: another cache than before, perhaps; what is kept makes room. */
+const largeBytes = 16e6;
 
 export class GpuMemory {
   readonly used: Record<MemoryUse, number> = { weights: 0, buffers: 0, arena: 0 };
@@ -103,7 +105,9 @@ export class GpuMemory {
 
   /** A tensor's memory; zeros from the next run, read or write on. */
   tensor(bytes: number): GpuTensor {
-    const buffer = this.#takeKept(paddedBytes(bytes)) ?? this.allocate(bytes, 'buffers', 'tensor');
+    const kept = this.#takeKept(paddedBytes(bytes));
+    if (!kept && bytes >= largeBytes) this.#giveUpKept();
+    const buffer = kept ?? this.allocate(bytes, 'buffers', 'tensor');
     return { bytes, memory: this, buffer, values: undefined };
   }
 
