@@ -217,15 +217,19 @@ export async function openNodeGpu(): Promise<GPU> {
   return gpu;
 }
 
-let compilerGpu: Promise<GPU> | undefined;
+let compilerGpu: Promise<GPU | undefined> | undefined;
 
 /**
  * Dawn for the compiler's kernels, which check all that they read and write by themselves: without Dawn's own checks
- * Mistral-7B writes 455 tokens/s on an H200 instead of 394. tfjs's kernels keep them. Ask findGpu first.
+ * Mistral-7B writes 455 tokens/s on an H200 instead of 394. tfjs's kernels keep them. Opened once.
+ * @returns undefined if there is no GPU; the next call asks again
  */
-export function openCompilerGpu(): Promise<GPU> {
-  compilerGpu ??= createGpu(dawnFlags([...DAWN_FEATURES, 'disable_robustness']));
-  return compilerGpu;
+export async function openCompilerGpu(): Promise<GPU | undefined> {
+  const flags = dawnFlags([...DAWN_FEATURES, 'disable_robustness']);
+  compilerGpu ??= findGpu().then((info) => (info ? createGpu(flags) : undefined));
+  const gpu = await compilerGpu;
+  if (!gpu) compilerGpu = undefined;
+  return gpu;
 }
 
 async function createGpu(flags: string[]): Promise<GPU> {

@@ -53,3 +53,9 @@ export function plainDot4I8(a: Expr, b: Expr): Expr {
   const products = [0, 1, 2, 3].map((i) => signedByte(a, i).mul(signedByte(b, i)));
   return products.reduce((sum, product) => sum.add(product));
 }
+
+/** An f32 of -127 to 127 as byte `index` of a word, rounded; the other bytes are 0. */
+export function roundedByte(value: Expr, index: number): Expr {
+  const byte = value.round().to('i32').bits('u32').and(255); // biome-ignore format: short
+  return byte.shl(8 * index);
+}

@@ -225,6 +225,11 @@ describe.skipIf(typeof gpu === 'string')(`attention of many queries (${webgpuRea
 });
 
 describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () => {
+  const newTarget = () =>
+    createWebgpuTarget({
+      ...(isEmulated ? { matrices: 'emulated' as const } : {}),
+      ...{ kernels: 'all', guard: false },
+    });
   /** Of the largest value: float16 inputs; inputs in signed bytes. */
   const tolerances = { exact: 1e-3, fast: 2e-2 };
   const weightOf = (inDim: number, outDim: number, seed: number) =>
@@ -233,10 +238,7 @@ describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () =
   test.each(['exact', 'fast'] as const)(
     '%s: a norm, three outputs, pieces, a residual, large inputs',
     async (mode) => {
-      const target = await createWebgpuTarget({
-        ...(isEmulated ? { matrices: 'emulated' as const } : {}),
-        ...{ kernels: 'all', guard: false },
-      });
+      const target = await newTarget();
       const [q, k, gate, up] = [
         weightOf(512, 48, 1),
         weightOf(512, 16, 2),
@@ -261,10 +263,7 @@ describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () =
   test.each(['exact', 'fast'] as const)(
     '%s: a sum of pieces that the next product reads through a norm',
     async (mode) => {
-      const target = await createWebgpuTarget({
-        ...(isEmulated ? { matrices: 'emulated' as const } : {}),
-        ...{ kernels: 'all', guard: false },
-      });
+      const target = await newTarget();
       const [down, gate] = [weightOf(1024, 48, 1), weightOf(48, 40, 2)];
       const gain = tf.tensor1d(Array.from({ length: 48 }, (_, i) => 0.5 + (i % 5) / 3));
       const fn = (x: tf.Tensor) => {

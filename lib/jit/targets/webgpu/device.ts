@@ -32,9 +32,8 @@ export interface Gpu {
 /** Node's way to a GPU; undefined in a browser, where there is nothing to load. */
 async function nodeGpu(): Promise<GPU | undefined> {
   if (typeof process === 'undefined' || !process.versions?.node) return undefined;
-  const { findGpu, openCompilerGpu } = await import('../../../backend.js');
-  // Asked in a process of its own first: a broken driver takes down the process that asks.
-  return (await findGpu()) ? openCompilerGpu() : undefined;
+  const { openCompilerGpu } = await import('../../../backend.js');
+  return openCompilerGpu();
 }
 
 function askedSoftware(): string | undefined {

@@ -133,8 +133,7 @@ export class ProgramRun {
 
   /** Writes a dispatch, and sends what was written when it is enough. */
   #write(prepared: Prepared): void {
-    this.memory.bind(prepared);
-    encode(this.#openPass(), prepared);
+    this.#encode(prepared);
     this.#written += 1;
     if (this.#written >= this.#enough) {
       this.#submit();
@@ -161,13 +160,18 @@ export class ProgramRun {
   }
 
   async #dispatch(prepared: Prepared): Promise<void> {
-    this.memory.bind(prepared);
-    if (this.#timer) {
-      this.#endPass();
-      await this.#timer.measure(this.#encoding, prepared.dispatch.step, (pass) => encode(pass, prepared));
-      if (this.#timer.isFull) await this.#flushTimer();
+    if (!this.#timer) {
+      this.#encode(prepared);
       return;
     }
+    this.memory.bind(prepared);
+    this.#endPass();
+    await this.#timer.measure(this.#encoding, prepared.dispatch.step, (pass) => encode(pass, prepared));
+    if (this.#timer.isFull) await this.#flushTimer();
+  }
+
+  #encode(prepared: Prepared): void {
+    this.memory.bind(prepared);
     encode(this.#openPass(), prepared);
   }
 
@@ -207,10 +211,7 @@ export class ProgramRun {
     for (const each of body) {
       if (isLoop(each)) await this.#unroll(each);
       else if (this.#timer) await this.#dispatch(each);
-      else {
-        this.memory.bind(each);
-        encode(this.#openPass(), each);
-      }
+      else this.#encode(each);
     }
   }
 

@@ -5,12 +5,12 @@ import { sizeOf } from '../../../../tensor.js';
 import type { StructuredNode, View } from '../../../graph.js';
 import type { ArrayRef } from '../../../kernels/builder.js';
 import { type Expr, literal } from '../../../kernels/expression.js';
-import * as math from '../../../kernels/math.js';
 import { storedType } from '../../../kernels/scalars.js';
 import { plainView } from '../../../passes/views.js';
 import type { KernelStep } from '../../../steps.js';
 import type { LowerContext, Operand } from '../context.js';
 import type { Dispatch } from '../dispatch.js';
+import { turnedBy } from '../kernels/rotate.js';
 import type { DispatchWriter } from '../writer.js';
 import type { ViewedOperand } from './elementwise.js';
 import { bindOperand, coordinates } from './indexing.js';
@@ -69,10 +69,10 @@ export function moveHeads(move: HeadsMove, context: LowerContext): Dispatch[] {
       return;
     }
     const [first, second] = turn.places(d);
-    const [cosine, sine] = turn.angle(b.mul(query).add(i), d);
-    const [left, right] = [k.let('left', load(first)), k.let('right', load(second))];
-    k.store(target.array, to.add(first), left.mul(cosine).sub(right.mul(sine)));
-    k.store(target.array, to.add(second), right.mul(cosine).add(left.mul(sine)));
+    const turned = turn.by(b.mul(query).add(i), d);
+    const [left, right] = turned([k.let('left', load(first)), k.let('right', load(second))]);
+    k.store(target.array, to.add(first), left);
+    k.store(target.array, to.add(second), right);
   });
   return [w.forThreads(count, context.step)];
 }
@@ -91,8 +91,8 @@ function through({ offset, strides }: View, places: readonly Expr[]): Expr {
 interface Turn {
   /** Places of a pair's features in the head. */
   readonly places: (pair: Expr) => [Expr, Expr];
-  /** Cosine and sine of the position's angle, `at` its place among the positions. */
-  readonly angle: (at: Expr, pair: Expr) => [Expr, Expr];
+  /** Turns pairs by their position's angle, `at` its place among the positions. */
+  readonly by: (at: Expr, pair: Expr) => ReturnType<typeof turnedBy>;
 }
 
 function bindTurn(w: DispatchWriter, step: RotaryStep, context: LowerContext): Turn {
@@ -106,9 +106,9 @@ function bindTurn(w: DispatchWriter, step: RotaryStep, context: LowerContext): T
       const first = k.let('first', layout === 'halves' ? pair : pair.mul(2));
       return [first, k.let('second', first.add(layout === 'halves' ? half : 1))];
     },
-    angle: (at, pair) => {
+    by: (at, pair) => {
       const angle = k.let('angle', positions.at(at).to('f32').mul(table.at(pair)));
-      return [k.let('cosine', math.cos(angle).mul(scale)), k.let('sine', math.sin(angle).mul(scale))];
+      return turnedBy(k, angle, scale);
     },
   };
 }

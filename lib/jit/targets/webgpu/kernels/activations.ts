@@ -6,6 +6,7 @@
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { literal, vector } from '../../../kernels/expression.js';
+import { roundedByte } from '../../../kernels/unpack.js';
 
 /** Values that share a scale. */
 export const blockSize = 16;
@@ -61,8 +62,7 @@ export function storeQuantized(
             .mul(8)
             .add(place.and(1))
             .add(2 * byte);
-    const rounded = scaled(i).mul(factor).round().to('i32').bits('u32').and(255);
-    k.set(packed, packed.value.or(rounded.shl(8 * byte)));
+    k.set(packed, packed.value.or(roundedByte(scaled(i).mul(factor), byte)));
   }
   k.store(bytes, word, packed.value);
   k.if(place.eq(0), () => {

@@ -2,10 +2,10 @@
 
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal } from '../../../kernels/expression.js';
+import { literal, vector as vectorOf } from '../../../kernels/expression.js';
 import type { Features } from '../../../kernels/kernel.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
-import { attendExp, divided } from './attend.js';
+import { attendExp, divided, type Mixture } from './attend.js';
 import type { AttendSpec } from './attendShape.js';
 import { valuesPerThread } from './attendShape.js';
 import { beginMix, mixedAtOnce } from './mix.js';
@@ -15,6 +15,18 @@ export interface JoinArrays {
   readonly found: ArrayRef; // f32x2 [batch * heads, chunks]: largest score, sum of weights
   readonly start: ArrayRef; // i32 [batch]
   readonly count: ArrayRef; // i32 [batch]
+}
+
+/** Writes what a workgroup found in its chunk where the join looks for it. */
+export function leaveForJoin(
+  k: KernelBuilder,
+  { chunks, headDim }: AttendSpec,
+  { mixed, found }: Pick<JoinArrays, 'mixed' | 'found'>,
+  { row, chunk, vector, value, largest, total }: Mixture,
+): void {
+  const at = k.let('at', row.mul(chunks).add(chunk));
+  k.store(mixed, at.mul(headDim / 4).add(vector), value);
+  k.if(vector.eq(0), () => k.store(found, at, vectorOf(largest, total)));
 }
 
 /**

@@ -3,10 +3,9 @@
 
 import type { ArrayRef } from '../../../kernels/builder.js';
 import { KernelBuilder } from '../../../kernels/builder.js';
-import { vector as vectorOf } from '../../../kernels/expression.js';
 import type { Features, Kernel } from '../../../kernels/kernel.js';
 import { attendWorkgroups, divided, writeAttend } from './attend.js';
-import { writeJoin } from './attendJoin.js';
+import { leaveForJoin, writeJoin } from './attendJoin.js';
 import type { AttendSpec } from './attendShape.js';
 
 export interface AttendKernel {
@@ -31,12 +30,11 @@ export function attendKernels(features: Features, spec: AttendSpec): AttendKerne
     );
     return [{ kernel: k.kernel('attention'), workgroups }];
   }
-  const [mixed, found] = [k.buffer('mixed', 'f32x4', 'readWrite'), k.buffer('found', 'f32x2', 'readWrite')];
-  writeAttend(k, features, spec, arrays, ({ row, chunk, vector, value, largest, total }) => {
-    const at = row.mul(chunks).add(chunk);
-    k.store(mixed, at.mul(vectors).add(vector), value);
-    k.if(vector.eq(0), () => k.store(found, at, vectorOf(largest, total)));
-  });
+  const left = {
+    mixed: k.buffer('mixed', 'f32x4', 'readWrite'),
+    found: k.buffer('found', 'f32x2', 'readWrite'),
+  };
+  writeAttend(k, features, spec, arrays, (mixture) => leaveForJoin(k, spec, left, mixture));
   const join = joinKernel(features, spec);
   return [
     { kernel: k.kernel('attention in chunks'), workgroups },

@@ -7,6 +7,7 @@ import type { ArrayRef, KernelBuilder, Matrix, Variable } from '../../../kernels
 import type { Expr } from '../../../kernels/expression.js';
 import { literal, vector } from '../../../kernels/expression.js';
 import { matrixSide, matrixThreads } from '../../../kernels/kernel.js';
+import type { AttendArrays } from './attend.js';
 
 export interface AttendMatricesSpec {
   readonly heads: number;
@@ -16,14 +17,6 @@ export interface AttendMatricesSpec {
   readonly capacity: number;
   readonly window: number | null;
   readonly scale: number;
-}
-
-export interface AttendMatricesArrays {
-  readonly q: ArrayRef; // f32x4 [batch, heads, queries, headDim]
-  readonly keys: ArrayRef; // f32x4 [batch, kvHeads, capacity, headDim]
-  readonly values: ArrayRef; // f32x4, the same
-  readonly start: ArrayRef; // i32 [batch]
-  readonly count: ArrayRef; // i32 [batch]
 }
 
 const subgroups = 4;
@@ -57,12 +50,13 @@ export function attendMatricesWorkgroups(rows: number, queries: number): number 
 
 /**
  * Writes the kernel; the builder has attendMatricesThreads threads.
+ * @param arrays q has all queries: [batch, heads, queries, headDim]
  * @param store writes two neighbouring elements of a query's result
  */
 export function writeAttendMatrices(
   k: KernelBuilder,
   spec: AttendMatricesSpec,
-  arrays: AttendMatricesArrays,
+  arrays: AttendArrays,
   store: (row: Expr, query: Expr, element: Expr, values: readonly [Expr, Expr]) => void,
 ): void {
   new Writer(k, spec, arrays).write(store);
@@ -84,7 +78,7 @@ class Writer {
   constructor(
     readonly k: KernelBuilder,
     readonly spec: AttendMatricesSpec,
-    readonly arrays: AttendMatricesArrays,
+    readonly arrays: AttendArrays,
   ) {
     this.#rows = k.shared('rows', 'u32x4', keysTogether * rowStride(spec.headDim));
     this.#stage = k.shared('stage', 'f32', subgroups * matrixSide * stageStride);

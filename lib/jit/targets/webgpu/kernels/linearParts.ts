@@ -1,13 +1,13 @@
 // lib/jit/targets/webgpu/kernels/linearParts.ts: what the kernels for a Linear share: its Weights' and operands' arrays.
 
-import type { Epilogue, LinearProduct } from '../../../graph.js';
+import type { Epilogue, LinearProduct, StructuredNode } from '../../../graph.js';
 import type { ArrayRef } from '../../../kernels/builder.js';
 import type { Expr, Type } from '../../../kernels/expression.js';
 import { loadElement, storedType } from '../../../kernels/scalars.js';
 import { reshapeThrough } from '../../../passes/views.js';
 import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
-import type { BufferUse } from '../dispatch.js';
+import { type BufferUse, useKey } from '../dispatch.js';
 import type { MatrixLayout } from '../layout.js';
 import type { DispatchWriter } from '../writer.js';
 
@@ -78,5 +78,16 @@ export function readsInputTwice(context: LowerContext, first: KernelStep, linear
   const x = context.input(first, 0);
   return linear.node.attrs.epilogues.some(({ operands }) =>
     operands.some(({ input }) => context.overlaps(x, context.input(linear, input))),
+  );
+}
+
+/** True for memory that an epilogue of the Linear reads, number by number: it cannot be written in vectors there. */
+export function readsMemory(
+  context: LowerContext,
+  linear: KernelStep & { readonly node: StructuredNode<'Linear'> },
+  use: BufferUse,
+): boolean {
+  return linear.node.attrs.epilogues.some(({ operands }) =>
+    operands.some(({ input }) => useKey(context.input(linear, input).use) === useKey(use)),
   );
 }

@@ -63,7 +63,7 @@ export function matmulWorkgroups(
 }
 
 /** Depth of a piece: whole stages of a tile. */
-export function splitDepth(inDim: number, splits: number, { depth }: Pick<MatmulTile, 'depth'>): number {
+function splitDepth(inDim: number, splits: number, { depth }: Pick<MatmulTile, 'depth'>): number {
   return Math.ceil(inDim / splits / depth) * depth;
 }
 
@@ -72,23 +72,36 @@ export function writeMatmul(k: KernelBuilder, spec: MatmulSpec, tile: MatmulTile
   new Writer(k, spec, tile).write();
 }
 
+/** Which piece of the depth a workgroup has, and its place among those that have the same. */
+export function depthPiece(
+  k: KernelBuilder,
+  { splits, inDim }: Pick<MatmulSpec, 'splits' | 'inDim'>,
+  tile: Pick<MatmulTile, 'depth'>,
+): { place: Expr; split: Expr; begin: Expr; end: Expr } {
+  const index = k.let('tile', k.builtin('workgroupX'));
+  if (splits === 1) {
+    const none = literal('u32', 0);
+    return { place: index, split: none, begin: none, end: literal('u32', inDim) };
+  }
+  const split = k.let('split', index.rem(splits));
+  const length = splitDepth(inDim, splits, tile);
+  const place = k.let('tileAt', index.div(splits));
+  const begin = k.let('begin', split.mul(length));
+  return { place, split, begin, end: k.let('end', begin.add(length).min(inDim)) };
+}
+
 /** Which tile a workgroup makes, and of which piece of the depth. */
 export function placeOf(
   k: KernelBuilder,
   spec: Pick<MatmulSpec, 'rows' | 'width' | 'splits' | 'inDim'>,
   tile: MatmulTile,
-): { row: Expr; column: Expr; split: Expr; begin: Expr; end: Expr } {
+): { row: Expr; column: Expr } & Omit<ReturnType<typeof depthPiece>, 'place'> {
   const down = Math.ceil(spec.rows / tile.rows);
-  const index = k.let('tile', k.builtin('workgroupX'));
-  const split = spec.splits === 1 ? literal('u32', 0) : k.let('split', index.rem(spec.splits));
-  const place = spec.splits === 1 ? index : k.let('tileAt', index.div(spec.splits));
-  const length = splitDepth(spec.inDim, spec.splits, tile);
-  const begin = spec.splits === 1 ? literal('u32', 0) : k.let('begin', split.mul(length));
+  const { place, ...piece } = depthPiece(k, spec, tile);
   return {
     row: k.let('firstRow', place.rem(down).mul(tile.rows)),
     column: k.let('firstColumn', place.div(down).mul(tile.columns)),
-    ...{ split, begin },
-    end: spec.splits === 1 ? literal('u32', spec.inDim) : k.let('end', begin.add(length).min(spec.inDim)),
+    ...piece,
   };
 }
 

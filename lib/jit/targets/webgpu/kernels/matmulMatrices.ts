@@ -10,7 +10,7 @@ import type { MatrixKind } from '../../../kernels/kernel.js';
 import { matrixSide, matrixThreads } from '../../../kernels/kernel.js';
 import type { Packing } from '../../../kernels/unpack.js';
 import { perVector } from './dots.js';
-import { splitDepth } from './matmul.js';
+import { depthPiece } from './matmul.js';
 import { groupFactor, unpackedVectors, vectorsOf } from './matrixWeights.js';
 import type { WeightRows } from './matvec.js';
 
@@ -100,20 +100,18 @@ export function matrixTiles(
 
 /** Writes the kernel's body; the builder has matrixTileThreads threads. */
 export function writeMatrixMatmul(k: KernelBuilder, spec: MatrixMatmulSpec, tile: MatrixTile): void {
-  const { kind, splits } = spec;
+  const { kind } = spec;
   const stride = tileStride(kind, tile);
   const products = Math.max(...spec.parts.map((part) => part.products.length));
   const shared = {
     left: k.shared('left', 'u32x4', tile.rows * stride),
     right: k.shared('right', 'u32x4', rightVectors(kind, tile, products)),
   };
-  const index = k.let('tile', k.builtin('workgroupX'));
-  const split = splits === 1 ? literal('u32', 0) : k.let('split', index.rem(splits));
-  const place = splits === 1 ? index : k.let('tileAt', index.div(splits));
+  const { place, ...piece } = depthPiece(k, spec, tile);
   const write = (at: number, first: number): void => {
     const part = spec.parts[at]!;
     const count = tilesOf(part, spec.rows, tile);
-    const body = (): void => new Writer(k, spec, tile, part, shared, split).write(place.sub(first));
+    const body = (): void => new Writer(k, spec, tile, part, shared, piece).write(place.sub(first));
     if (at === spec.parts.length - 1) body();
     else k.if(place.lt(first + count), body, () => write(at + 1, first + count));
   };
@@ -143,7 +141,7 @@ class Writer {
     readonly tile: MatrixTile,
     readonly part: MatrixPart,
     readonly shared: Shared,
-    readonly split: Expr,
+    readonly piece: Omit<ReturnType<typeof depthPiece>, 'place'>,
   ) {
     this.#stride = tileStride(spec.kind, tile);
   }
@@ -165,11 +163,8 @@ class Writer {
   }
 
   #loop(firstRow: Expr, firstColumn: Expr, multiply: () => void): void {
-    const { k, spec, tile, part, split } = this;
-    const length = splitDepth(spec.inDim, spec.splits, tile);
-    const begin = spec.splits === 1 ? literal('u32', 0) : k.let('begin', split.mul(length));
-    const end =
-      spec.splits === 1 ? literal('u32', spec.inDim) : k.let('end', begin.add(length).min(spec.inDim));
+    const { k, spec, tile, part } = this;
+    const { begin, end } = this.piece;
     const lefts = this.#rooms(this.#leftTasks, false);
     const rights = part.products.map(() => this.#rooms(this.#rightTasks, typeof spec.scales !== 'string'));
     const readAhead = (depth: Expr): void => {
@@ -365,6 +360,6 @@ class Writer {
       const each = columns.map((i) => scales.at(column.add(firstRow + i)));
       return k.let('value', own.mul(count === 4 ? vector(...each) : splat(each[0]!, 4)));
     });
-    part.finish(row, column, values, count, this.split);
+    part.finish(row, column, values, count, this.piece.split);
   }
 }

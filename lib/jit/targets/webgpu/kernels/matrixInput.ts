@@ -8,6 +8,7 @@ import type { Expr } from '../../../kernels/expression.js';
 import { laneSum, literal, splat, vector } from '../../../kernels/expression.js';
 import type { MatrixKind } from '../../../kernels/kernel.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
+import { roundedByte } from '../../../kernels/unpack.js';
 import type { KernelStep } from '../../../steps.js';
 import type { LastingUse, LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
@@ -222,8 +223,6 @@ function packed({ kind, order }: MatrixInputSpec, eight: readonly Expr[]): Expr 
     return vector(pair(0), pair(2), pair(4), pair(6));
   }
   const word = (first: number): Expr =>
-    [0, 1, 2, 3]
-      .map((i) => number(first + i).round().to('i32').bits('u32').and(255).shl(8 * i)) // biome-ignore format: short
-      .reduce((held, byte) => held.or(byte));
+    [0, 1, 2, 3].map((i) => roundedByte(number(first + i), i)).reduce((held, byte) => held.or(byte));
   return vector(word(0), word(4));
 }

@@ -21,10 +21,18 @@ export function rotatePair(
 ): [Expr, Expr] {
   const frequency = k.let('frequency', pick(frequencies, pair, 0));
   const angle = k.let('angle', position.to('f32').mul(frequency));
+  return turnedBy(k, angle, scale)(values);
+}
+
+/** What turns pairs by an angle. */
+export function turnedBy(
+  k: KernelBuilder,
+  angle: Expr,
+  scale: number,
+): (pair: readonly [Expr, Expr]) => [Expr, Expr] {
   const cosine = k.let('cosine', cos(angle).mul(scale));
   const sine = k.let('sine', sin(angle).mul(scale));
-  const [a, b] = values;
-  return [a.mul(cosine).sub(b.mul(sine)), b.mul(cosine).add(a.mul(sine))];
+  return ([a, b]) => [a.mul(cosine).sub(b.mul(sine)), b.mul(cosine).add(a.mul(sine))];
 }
 
 /** Element `index` of known numbers, by halving: as many choices as numbers, but no memory. */

@@ -4,7 +4,7 @@
 import type { Value } from '../../../graph.js';
 import type { ArrayRef } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal, vector as vectorOf } from '../../../kernels/expression.js';
+import { literal } from '../../../kernels/expression.js';
 import type { KernelStep, Step } from '../../../steps.js';
 import type { LastingUse, LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
@@ -13,7 +13,7 @@ import type { DispatchWriter } from '../writer.js';
 import { blockSize } from './activations.js';
 import type { AttendArrays } from './attend.js';
 import { attendWorkgroups, divided, writeAttend } from './attend.js';
-import { writeJoin } from './attendJoin.js';
+import { leaveForJoin, writeJoin } from './attendJoin.js';
 import type { AttendSpec } from './attendShape.js';
 import { attendSpec } from './attendShape.js';
 import type { Side, SideRequest } from './sides.js';
@@ -83,12 +83,11 @@ function attendInChunks(
   const writer = context.writer('attention in chunks', spec.threads);
   const { k } = writer;
   const arrays = arraysOf(step, context, writer);
-  const [mixed, found] = [writer.bind('mixed', mixtures, 'f32x4'), writer.bind('found', facts, 'f32x2')];
-  writeAttend(k, context.features, spec, arrays, ({ row, chunk, vector, value, largest, total }) => {
-    const at = k.let('at', row.mul(chunks).add(chunk));
-    k.store(mixed, at.mul(headDim / 4).add(vector), value);
-    k.if(vector.eq(0), () => k.store(found, at, vectorOf(largest, total)));
-  });
+  const left = {
+    mixed: writer.bind('mixed', mixtures, 'f32x4'),
+    found: writer.bind('found', facts, 'f32x2'),
+  };
+  writeAttend(k, context.features, spec, arrays, (mixture) => leaveForJoin(k, spec, left, mixture));
   const first = writer.in([attendWorkgroups(spec), 1, 1], context.step);
   return [first, joinChunks(step, spec, mixtures, facts, context, want)];
 }
@@ -114,7 +113,8 @@ function joinChunks(
   return writer.in([spec.batch * spec.heads, 1, 1], context.step);
 }
 
-function arraysOf(step: KernelStep, context: LowerContext, writer: DispatchWriter): AttendArrays {
+/** Binds what attention reads. */
+export function arraysOf(step: KernelStep, context: LowerContext, writer: DispatchWriter): AttendArrays {
   const bind = (name: string, index: number): ArrayRef =>
     writer.bind(name, context.input(step, index).use, 'f32x4');
   const arrays = { q: bind('q', 0), keys: bind('keys', 1), values: bind('values', 2) };

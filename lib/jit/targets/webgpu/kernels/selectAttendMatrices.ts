@@ -16,6 +16,7 @@ import {
   writeAttendMatrices,
 } from './attendMatrices.js';
 import { membersFrom } from './group.js';
+import { arraysOf } from './selectAttend.js';
 
 /** Takes a CachedAttention of several queries, where numbers may be rounded to float16. */
 export function selectAttendMatrices(
@@ -38,18 +39,12 @@ export function selectAttendMatrices(
   if (foldWorkgroups(count)[1] > 1) return undefined;
   const writer = context.writer('attention of many', attendMatricesThreads);
   const { k } = writer;
-  const bind = (name: string, index: number, element: 'f32x4' | 'i32') =>
-    writer.bind(name, context.input(step, index).use, element);
-  const arrays = {
-    ...{ q: bind('q', 0, 'f32x4'), keys: bind('keys', 1, 'f32x4'), values: bind('values', 2, 'f32x4') },
-    ...{ start: bind('start', 3, 'i32'), count: bind('count', 4, 'i32') },
-  };
   const [, next] = membersFrom(steps, at);
   const isTurned = next !== undefined && turnsHeads(next, { batch, heads, queries, headDim });
   const y = writer.bind('y', context.output(isTurned ? next : step).use, 'f32x2');
   const { scale, window } = step.node.attrs;
   const spec = { heads, kvHeads, queries, headDim, capacity, window, scale };
-  writeAttendMatrices(k, spec, arrays, (row, query, element, values) => {
+  writeAttendMatrices(k, spec, arraysOf(step, context, writer), (row, query, element, values) => {
     const apart = row.mul(queries).add(query);
     const together = row.div(heads).mul(queries).add(query).mul(heads).add(row.rem(heads)); // biome-ignore format: short
     const first = (isTurned ? together : apart).mul(headDim / 2);

@@ -3,17 +3,19 @@
 // dispatch adds the pieces up.
 
 import { sizeOf } from '../../../../tensor.js';
-import type { Epilogue, StructuredNode } from '../../../graph.js';
+import type { StructuredNode } from '../../../graph.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { writeProgram } from '../../../kernels/scalars.js';
 import { packedPerWord } from '../../../kernels/unpack.js';
 import type { KernelStep, Step } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
-import type { BufferUse, Dispatch } from '../dispatch.js';
+import type { Dispatch } from '../dispatch.js';
 import { foldWorkgroups } from '../dispatch.js';
 import type { MatrixLayout } from '../layout.js';
 import type { Selection } from '../select.js';
+import type { DispatchWriter } from '../writer.js';
 import { blockSize } from './activations.js';
+import { joinPieces } from './depthPieces.js';
 import { bindWeights, commonLayouts, readOperands, readsInputTwice } from './linearParts.js';
 import type { MatmulSpec } from './matmul.js';
 import { matmulSharedBytes, matmulThreads, matmulWorkgroups, writeMatmul } from './matmul.js';
@@ -149,42 +151,20 @@ class MatmulWriter {
     if (foldWorkgroups(count)[1] > 1) return undefined;
     const dispatch = writer.in([count, 1, 1], context.step);
     if (!pieces) return [dispatch];
-    const joined = this.#join(index, epilogue, pieces, splits, scales);
+    const joined = joinPieces(
+      {
+        ...{ linear: { ...step, node: this.node }, rows, splits },
+        outputs: [{ output: index, pieces }],
+        ...(scales === 'row' ? { scaleOf: (own, product) => this.#rowScale(own, product) } : {}),
+      },
+      context,
+    );
     return joined && [dispatch, joined];
   }
 
-  /** Adds the pieces of the depth up and does what the epilogue says. */
-  #join(
-    index: number,
-    epilogue: Epilogue,
-    pieces: BufferUse,
-    splits: number,
-    scales: MatmulSpec['scales'],
-  ): Dispatch | undefined {
-    const { step, rows, context } = this;
-    const { shape } = this.node.outputs[index]!;
-    const width = shape.at(-1)!;
-    const size = rows * width;
-    const writer = context.writer('matmul pieces', 128);
-    const { k } = writer;
-    const at = writer.threadIndex(size);
-    const [row, column] = [k.let('row', at.div(width)), k.let('column', at.rem(width))];
-    const array = writer.bind('pieces', pieces, 'f32');
-    const products = epilogue.products.length;
-    const values = epilogue.products.map((product, p) => {
-      const parts = Array.from({ length: splits }, (_, split) =>
-        array.at(at.add((split * products + p) * size)),
-      );
-      const sum = parts.reduce((held, part) => held.add(part));
-      if (scales !== 'row') return k.let('value', sum);
-      const weights = bindWeights(writer, this.node.attrs.products[product]!, this.layouts[product]!, 'u32');
-      return k.let('value', sum.mul(weights.scales!.at(column.add(weights.firstRow))));
-    });
-    const operands = readOperands(writer, context, step, epilogue, shape, rows);
-    if (!operands || writer.bound >= context.features.maxBuffers) return undefined;
-    const read = operands.map((operand): Expr => operand(row, column));
-    const y = writer.bind('y', context.output(step, index).use, 'f32');
-    k.store(y, at, writeProgram(k, epilogue.program, [...values, ...read]));
-    return writer.forThreads(size, context.step);
+  /** A row of the weights' own scale, by the column that it makes. */
+  #rowScale(writer: DispatchWriter, product: number): (column: Expr) => Expr {
+    const weights = bindWeights(writer, this.node.attrs.products[product]!, this.layouts[product]!, 'u32');
+    return (column) => weights.scales!.at(column.add(weights.firstRow));
   }
 }

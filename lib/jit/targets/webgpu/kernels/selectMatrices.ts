@@ -12,18 +12,18 @@ import { writeProgram } from '../../../kernels/scalars.js';
 import type { KernelStep, Step } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
-import { foldWorkgroups, useKey } from '../dispatch.js';
+import { foldWorkgroups } from '../dispatch.js';
 import type { MatrixLayout } from '../layout.js';
 import type { Selection } from '../select.js';
 import type { DispatchWriter } from '../writer.js';
+import { joinPieces, joinRows, type Pieces } from './depthPieces.js';
 import { perVector } from './dots.js';
 import { readLinearGroup, samePlace } from './group.js';
-import { bindWeights, commonLayouts, readOperands } from './linearParts.js';
+import { bindWeights, commonLayouts, readOperands, readsMemory } from './linearParts.js';
 import type { MatrixMatmulSpec, MatrixPart, MatrixTile } from './matmulMatrices.js';
 import { matrixSharedBytes, matrixTiles, matrixTileThreads, writeMatrixMatmul } from './matmulMatrices.js';
 import type { MatrixInput, MatrixInputSpec, NormStep } from './matrixInput.js';
 import { matrixInputDispatch, takeMatrixInput, takesMatrixRow } from './matrixInput.js';
-import { joinPieces, joinRows, type Pieces } from './matrixJoin.js';
 import { halvesOrder } from './matrixWeights.js';
 import { maxRows } from './problem.js';
 import { matrixSplits, matrixTile } from './tuning.js';
@@ -155,7 +155,8 @@ class MatrixWriter {
     if (writer.bound > features.maxBuffers || foldWorkgroups(count)[1] > 1) return undefined;
     const dispatch = writer.in([count, 1, 1], context.step);
     if (!pieces) return [dispatch];
-    const sums = { linear: this.linear, rows, splits: this.#splits, pieces };
+    const outputs = pieces.map((each, output) => ({ output, pieces: each }));
+    const sums = { linear: this.linear, rows, splits: this.#splits, outputs };
     const joined = this.#joinForNext(sums) ?? joinPieces(sums, this.context);
     return joined && [dispatch, joined];
   }
@@ -204,7 +205,7 @@ class MatrixWriter {
     const operands = readOperands(writer, context, linear, epilogue, shape, rows);
     if (!operands) return undefined;
     const { use } = context.output(linear, index);
-    const isVector = width % 4 === 0 && !this.#isOperand(use);
+    const isVector = width % 4 === 0 && !readsMemory(context, linear, use);
     const y = writer.bind('y', use, isVector ? 'f32x4' : 'f32');
     return {
       ...{ width, products },
@@ -219,14 +220,6 @@ class MatrixWriter {
         storeColumns(k, y, place, value, count);
       },
     };
-  }
-
-  /** True for memory that an epilogue reads, number by number. */
-  #isOperand(use: BufferUse): boolean {
-    const { linear, context } = this;
-    return linear.node.attrs.epilogues.some(({ operands }) =>
-      operands.some(({ input }) => useKey(context.input(linear, input).use) === useKey(use)),
-    );
   }
 }
 

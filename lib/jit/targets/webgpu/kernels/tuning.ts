@@ -137,8 +137,13 @@ export function matmulSplits(
   tile: MatmulTile,
 ): number {
   const tiles = Math.ceil(rows / tile.rows) * Math.ceil(width / tile.columns);
+  return splitsOf(tiles, wantedWorkgroups, inDim, 8 * tile.depth);
+}
+
+/** Up to eight pieces: while workgroups are fewer than wanted, and none shorter than `shortest`. */
+function splitsOf(tiles: number, wanted: number, inDim: number, shortest: number): number {
   let splits = 1;
-  while (tiles * splits < wantedTiles && splits < 8 && inDim / (2 * splits) >= 8 * tile.depth) splits *= 2;
+  while (tiles * splits < wanted && splits < 8 && inDim / (2 * splits) >= shortest) splits *= 2;
   return splits;
 }
 
@@ -167,7 +172,5 @@ export function matrixTile(
 
 /** Pieces that the depth is cut into where the tiles are few; each long enough to be worth it. */
 export function matrixSplits(tiles: number, inDim: number, { depth }: MatrixTile): number {
-  let splits = 1;
-  while (tiles * splits < wantedTiles && splits < 8 && inDim / (2 * splits) >= 4 * depth) splits *= 2;
-  return splits;
+  return splitsOf(tiles, wantedTiles, inDim, 4 * depth);
 }

@@ -1,5 +1,6 @@
-// lib/jit/targets/webgpu/kernels/matrixJoin.ts: pieces of a product's depth, which matmulMatrices.ts left, -> their sum with
-// the epilogue: element by element; or a workgroup a row, which then also makes the next product's input.
+// lib/jit/targets/webgpu/kernels/depthPieces.ts: pieces of a product's depth, which matmul.ts, matmulBytes.ts and
+// matmulMatrices.ts leave where tiles are few, -> their sum with the epilogue: element by element; or a workgroup a row,
+// which then also makes the next product's input for matrix units.
 
 import type { StructuredNode } from '../../../graph.js';
 import type { Expr } from '../../../kernels/expression.js';
@@ -7,45 +8,56 @@ import { literal, vector } from '../../../kernels/expression.js';
 import { writeProgram } from '../../../kernels/scalars.js';
 import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
-import { type BufferUse, type Dispatch, useKey } from '../dispatch.js';
-import { readOperands } from './linearParts.js';
+import type { BufferUse, Dispatch } from '../dispatch.js';
+import type { DispatchWriter } from '../writer.js';
+import { readOperands, readsMemory } from './linearParts.js';
 import type { MatrixInputSpec, NormStep } from './matrixInput.js';
 import { keepMatrixInput, OwnEights, rowThreads, storeMatrixRow } from './matrixInput.js';
+
+/** An output's pieces: f32 [splits, products, rows, width]. */
+export interface OutputPieces {
+  readonly output: number;
+  readonly pieces: BufferUse;
+}
 
 export interface Pieces {
   readonly linear: KernelStep & { readonly node: StructuredNode<'Linear'> };
   readonly rows: number;
   readonly splits: number;
-  /** Of each output: f32 [splits, products, rows, width]. */
-  readonly pieces: readonly BufferUse[];
+  readonly outputs: readonly OutputPieces[];
+  /** What a column's sum is still multiplied by, of a product of the Linear; default: nothing. */
+  readonly scaleOf?: (writer: DispatchWriter, product: number) => (column: Expr) => Expr;
 }
 
 /** @returns undefined where the adapter or an operand does not allow it */
 export function joinPieces(
-  { linear, rows, splits, pieces }: Pieces,
+  { linear, rows, splits, outputs, scaleOf }: Pieces,
   context: LowerContext,
 ): Dispatch | undefined {
-  const { outputs, attrs } = linear.node;
-  const sizes = outputs.map(({ shape }) => rows * shape.at(-1)!);
-  const writer = context.writer('matrix pieces', 128);
+  const { node } = linear;
+  const sizes = outputs.map(({ output }) => rows * node.outputs[output]!.shape.at(-1)!);
+  const writer = context.writer('pieces of the depth', 128);
   const { k } = writer;
   const all = sizes.reduce((sum, size) => sum + size, 0);
   const index = writer.threadIndex(all);
-  const bodies = outputs.map(({ shape }, i) => {
-    const epilogue = attrs.epilogues[i]!;
-    const array = writer.bind('pieces', pieces[i]!, 'f32');
+  const bodies = outputs.map(({ output, pieces }, i) => {
+    const { shape } = node.outputs[output]!;
+    const epilogue = node.attrs.epilogues[output]!;
+    const array = writer.bind('pieces', pieces, 'f32');
+    const scales = epilogue.products.map((product) => scaleOf?.(writer, product));
     const operands = readOperands(writer, context, linear, epilogue, shape, rows);
-    const y = writer.bind('y', context.output(linear, i).use, 'f32');
+    const y = writer.bind('y', context.output(linear, output).use, 'f32');
     if (!operands) return undefined;
     const products = epilogue.products.length;
     return (at: Expr): void => {
       const width = shape.at(-1)!;
       const [row, column] = [k.let('row', at.div(width)), k.let('column', at.rem(width))];
-      const values = epilogue.products.map((_, p) => {
+      const values = scales.map((scale, p) => {
         const parts = Array.from({ length: splits }, (_, split) =>
           array.at(at.add((split * products + p) * sizes[i]!)),
         );
-        return k.let('value', parts.reduce((held, part) => held.add(part))); // biome-ignore format: short
+        const sum = parts.reduce((held, part) => held.add(part));
+        return k.let('value', scale ? sum.mul(scale(column)) : sum);
       });
       const read = operands.map((operand): Expr => operand(row, column));
       k.store(y, at, writeProgram(k, epilogue.program, [...values, ...read]));
@@ -69,7 +81,7 @@ export interface RowConsumer {
 
 /** Of a Linear with one output. @returns undefined where the adapter or an operand does not allow it */
 export function joinRows(
-  { linear, rows, splits, pieces }: Pieces,
+  { linear, rows, splits, outputs }: Pieces,
   { norm, spec }: RowConsumer,
   context: LowerContext,
 ): Dispatch | undefined {
@@ -80,12 +92,10 @@ export function joinRows(
   const writer = context.writer(`matrix pieces, input ${spec.kind}`, rowThreads(width, context));
   const { k } = writer;
   const row = writer.workgroupIndex(rows);
-  const array = writer.bind('pieces', pieces[0]!, 'f32x4');
+  const array = writer.bind('pieces', outputs[0]!.pieces, 'f32x4');
   const operands = readOperands(writer, context, linear, epilogue, shape, rows);
   const { use } = context.output(linear);
-  const isOperand = epilogue.operands.some(
-    ({ input }) => useKey(context.input(linear, input).use) === useKey(use),
-  );
+  const isOperand = readsMemory(context, linear, use);
   const y = writer.bind('y', use, isOperand ? 'f32' : 'f32x4');
   // Gain and bias of the norm, words and scales are bound last.
   if (!operands || writer.bound + 4 > context.features.maxBuffers) return undefined;
