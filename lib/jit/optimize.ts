@@ -16,6 +16,7 @@ import { mergeEqual } from './passes/mergeEqual.js';
 import { ownFills } from './passes/ownFills.js';
 import { removeDead } from './passes/removeDead.js';
 import type { Pass } from './passes/rewrite.js';
+import { selectEarly } from './passes/selectEarly.js';
 import { print } from './print.js';
 
 /** A pass that leaves nothing behind that only what it replaced has read: later passes count readers. */
@@ -33,6 +34,7 @@ export const passes: readonly Pass[] = [
   cleaned('fuseNorm', fuseNorm),
   cleaned('fuseSoftmax', fuseSoftmax),
   cleaned('fuseAttention', fuseAttention),
+  cleaned('selectEarly', selectEarly),
   cleaned('fuseElementwise', fuseElementwise),
   cleaned('fuseEpilogue', fuseEpilogue),
   cleaned('joinLinears', joinLinears),

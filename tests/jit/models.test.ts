@@ -141,6 +141,21 @@ describe.each(Object.entries(models))('%s', (_, make) => {
     expectClose(Array.from(await received.logits.data()), Array.from(await expected.logits.data()));
   });
 
+  test('behind its last attention a prompt is one row a text', () => {
+    const rows = [prompt, [5, 6, 7]];
+    const compiled = jit(forward, { target });
+    const text = compiled.graph(
+      params,
+      forwardInput(rows, [0, 0]),
+      allocate(cacheSpecOf(network.config, 16), 2, 'fixed'),
+    );
+    const [before, behind] = text.split(/CachedAttention(?!.*CachedAttention)/s) as [string, string];
+    const products = (part: string) => part.match(/(?<=f32)\[\S*\](?= = Linear)/g) ?? [];
+    expect(products(before).every((shape) => shape.startsWith('[2,7,'))).toBe(true);
+    expect(products(behind)).toHaveLength(4);
+    expect(products(behind).every((shape) => /^\[2,\d+\]$/.test(shape))).toBe(true);
+  });
+
   test('one block is a handful of kernels', () => {
     const step = decodeLoop(forward, 1);
     const text = jit(step, { target }).graph(

@@ -4,9 +4,8 @@
 
 import { sameShape } from '../build.js';
 import type { Graph, Node, StructuredNode, Value } from '../graph.js';
-import { newValue } from '../graph.js';
 import type { Links } from './rewrite.js';
-import { linksOf, literalOf, onEveryLevel, pairs, throughReshapes } from './rewrite.js';
+import { linksOf, literalOf, onEveryLevel, pairs, reshaped, throughReshapes } from './rewrite.js';
 
 /** A norm that was recognised, and the value that it computes. */
 interface Match {
@@ -40,12 +39,7 @@ export function fuseNorm(graph: Graph): Graph {
 function normNodes({ kind, x, epsilon, scale, bias, output }: Match, source: Node['source']): Node[] {
   const dim = x.shape.at(-1)!;
   const nodes: Node[] = [];
-  const asVector = (value: Value): Value => {
-    if (value.shape.length === 1) return value;
-    const flat = newValue(value.dtype, [dim]);
-    nodes.push({ op: 'Reshape', inputs: [value], outputs: [flat], attrs: {} });
-    return flat;
-  };
+  const asVector = (value: Value): Value => reshaped(value, [dim], nodes);
   const inputs = [x, ...(scale ? [asVector(scale)] : []), ...(bias ? [asVector(bias)] : [])];
   const attrs = { kind, epsilon, scaled: scale !== undefined, biased: bias !== undefined };
   const norm: StructuredNode<'Norm'> = { op: 'Norm', inputs, outputs: [output], attrs };

@@ -1,7 +1,10 @@
 // lib/jit/passes/rewrite.ts: what passes share: who reads and who writes a value, replacing Nodes, and descending into
 // the bodies of Scans.
 
+import type { Shape } from '../../tensor.js';
+import { sameShape } from '../build.js';
 import type { BinaryOp, ElementValues, Graph, Node, StructuredNode, StructuredOp, Value } from '../graph.js';
+import { newValue } from '../graph.js';
 
 /** A pure function on graphs, with the name that debug output and `--after` use. */
 export interface Pass {
@@ -103,6 +106,14 @@ export function sortNodes(graph: Graph): Graph | undefined {
   };
   const isSorted = graph.nodes.every((_, at) => place(at));
   return isSorted ? { ...graph, nodes: order } : undefined;
+}
+
+/** A value under another shape; where that is not its own, adds the Reshape. */
+export function reshaped(value: Value, shape: Shape, nodes: Node[]): Value {
+  if (sameShape(value.shape, shape)) return value;
+  const output = newValue(value.dtype, shape);
+  nodes.push({ op: 'Reshape', inputs: [value], outputs: [output], attrs: {} });
+  return output;
 }
 
 /** The value whose memory this one names, through Reshapes. */
