@@ -19,7 +19,7 @@ interface Selection {
   /** [lead..., inner...] -> [taken..., inner...], whatever the inner axes are */
   readonly lead: Shape;
   readonly taken: Shape;
-  /** The same text for all of them. */
+  /** Their operation, attributes, indices, lead and taken as text. */
   readonly key: string;
 }
 
@@ -41,9 +41,7 @@ function selectionOf(node: Node): Selection[] {
   const taken = output.shape.slice(0, output.shape.length - (x.shape.length - axes));
   if (sizeOf(taken) === 0 || sizeOf(lead) < sizeOf(taken) * rowsPerTaken) return [];
   const attrs = node.op === 'Slice' ? cutFirst(node.attrs, axes, axes) : node.attrs;
-  const key = [node.op, JSON.stringify(attrs), indices.map(({ id }) => id), `[${lead}]`, `[${taken}]`].join(
-    ' ',
-  );
+  const key = JSON.stringify([node.op, attrs, indices.map(({ id }) => id), lead, taken]);
   return [{ node, lead, taken, key }];
 }
 
@@ -89,8 +87,8 @@ function moveUp(level: Graph, selection: Selection): Graph {
     else if (ends.has(node)) results.set(output, reshaped(rowsOf(node.inputs[0]!), output.shape, nodes));
     else nodes.push(node);
   }
-  // The first take was there before; a product pays for each further one.
-  if (products === 0 || takes > products + 1) return level;
+  // As many takes as ends were there before; a product pays for each further one.
+  if (products === 0 || takes > products + ends.size) return level;
   // What says which rows may have been computed later than what they are taken of now.
   return sortNodes(substitute({ ...level, nodes }, results)) ?? level;
 }

@@ -1,9 +1,12 @@
-// What the planner and the selectors make of a decoding loop, without a GPU: how many dispatches a layer takes.
+// What the planner and the selectors make of a decoding loop and of a prompt, without a GPU: how many dispatches a layer
+// takes.
 import * as tf from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { allocate } from '../../../lib/cache.js';
-import type { ForwardFunction } from '../../../lib/forward.js';
+import { beginPrompt } from '../../../lib/compile/prompt.js';
+import { type ForwardFunction, forwardInput } from '../../../lib/forward.js';
+import type { Graph } from '../../../lib/jit/graph.js';
 import { type Mode, scan } from '../../../lib/jit/jit.js';
 import type { Features } from '../../../lib/jit/kernels/kernel.js';
 import { plainFeatures } from '../../../lib/jit/kernels/kernel.js';
@@ -53,11 +56,36 @@ function roundOf(model: Model, features: Features, mode: Mode = 'exact', capacit
     start,
     allocate(spec, 1, 'fixed'),
   ]);
-  const { graph, groups } = groupKernels(optimize(traced.graph));
+  const items = itemsOf(traced.graph, features, mode);
+  return namesOf(
+    items.flatMap((item) => (item.kind === 'loop' ? item.body : [])),
+    features,
+  );
+}
+
+/** Names of the kernels of a prompt of so many texts, in order. */
+function promptOf(model: Model, texts: number, features: Features, mode: Mode = 'exact'): string[] {
+  const rows = Array.from({ length: texts }, () => new Array<number>(32).fill(1));
+  const input = forwardInput(
+    rows,
+    rows.map(() => 0),
+  );
+  const traced = traceFunction(beginPrompt(model.forwardFunction) as (...args: never[]) => unknown, [
+    model.params,
+    input,
+    cacheSpecOf(model.config, 64),
+  ]);
+  return namesOf(itemsOf(traced.graph, features, mode), features);
+}
+
+function itemsOf(traced: Graph, features: Features, mode: Mode): readonly Item[] {
+  const { graph, groups } = groupKernels(optimize(traced));
   const plan = planMemory(graph, [], groups, { alignmentBytes: 256 });
-  const { items } = lowerPlan(plan, { features, bindingBytes: 2 ** 31, mode });
-  const body = items.flatMap((item: Item) => (item.kind === 'loop' ? item.body : []));
-  return body.flatMap((item) => {
+  return lowerPlan(plan, { features, bindingBytes: 2 ** 31, mode }).items;
+}
+
+function namesOf(items: readonly Item[], features: Features): string[] {
+  return items.flatMap((item) => {
     if (item.kind !== 'dispatch') return [];
     const { kernel } = item.dispatch;
     expect(kernel.buffers.length).toBeLessThanOrEqual(features.maxBuffers);
@@ -89,4 +117,24 @@ describe('a round of decoding', () => {
       expect(fast.filter((each) => each === 'quantize')).toHaveLength(1); // of the embedding
     },
   );
+});
+
+describe('a prompt', () => {
+  beforeAll(async () => void (await tf.setBackend('cpu')));
+
+  test.each([
+    ['tiny-mistral', 1],
+    ['tiny-mistral', 8],
+    ['tiny-gpt2', 1],
+  ] as const)('%s ends with products of one row for each of %d texts', async (name, texts) => {
+    const model = await loadModel(`data/models/${name}`);
+    for (const features of [largeGpu, plainFeatures]) {
+      const names = promptOf(model, texts, features);
+      const gathers = names.filter((each) => each.startsWith('gather'));
+      expect(gathers).toEqual(['gather side by side']); // of what attention mixed, and of what it is added to
+      const behind = names.slice(names.indexOf('gather side by side') + 1);
+      expect(behind).toHaveLength(4);
+      for (const each of behind) expect(each).toMatch(new RegExp(`^matvec f16 ${texts}x`));
+    }
+  });
 });
