@@ -97,6 +97,7 @@ export async function decodeInRounds(
         [params, { ...fields, cache: held }, request.key, eosIds, sampling, ROUNDS],
         {
           onRound,
+          expectedRounds: Math.max(...rows.filter(isActive).map(({ limit }) => limit)),
           signal: request.signal,
         },
       );

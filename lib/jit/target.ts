@@ -29,6 +29,11 @@ export interface RunOptions {
    * that round, while the loop goes on. Rounds arrive in order; several may arrive together.
    */
   readonly onRound?: ((round: number, outputs: readonly ElementValues[]) => void) | undefined;
+  /**
+   * The loop's `until` should end it by this round: a target that runs ahead of what it knows sends no more until it
+   * knows. Default: nothing is expected.
+   */
+  readonly expectedRounds?: number | undefined;
   /** Measures each step: RunReport.stepMs. */
   readonly profile?: boolean | undefined;
 }

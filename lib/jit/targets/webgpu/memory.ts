@@ -36,7 +36,9 @@ export class GpuMemory {
   readonly used: Record<MemoryUse, number> = { weights: 0, buffers: 0, arena: 0 };
   readonly #pending = new Set<Promise<void>>();
   readonly #staging: GPUBuffer[] = [];
-  readonly #kept = new Map<number, GPUBuffer[]>(); // of released tensors, by size, the longest kept first
+  readonly #kept = new Map<number, GPUBuffer[]>(); // of released tensors, by size, oldest first
+  readonly #ages = new WeakMap<GPUBuffer, number>();
+  #made = 0;
   #keptBytes = 0;
   readonly #taken = new Set<GPUBuffer>(); // from those, and not cleared yet
   #shortage: string | undefined;
@@ -62,6 +64,7 @@ export class GpuMemory {
     device.pushErrorScope('out-of-memory');
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const buffer = device.createBuffer({ label, size, usage });
+    this.#ages.set(buffer, this.#made++);
     this.used[use] += size;
     const held = { ...this.used };
     this.#await(
@@ -131,7 +134,10 @@ export class GpuMemory {
     this.#keptBytes += size;
     const known = this.#kept.get(size) ?? [];
     this.#kept.set(size, known);
-    known.push(buffer);
+    // In order of age: a call that is made again is given the same buffers, and its bind groups hold.
+    const age = this.#ages.get(buffer)!;
+    const after = known.findLastIndex((each) => this.#ages.get(each)! < age);
+    known.splice(after + 1, 0, buffer);
   }
 
   #giveUpKept(): void {

@@ -3,23 +3,18 @@
 
 import type { Plan } from '../../steps.js';
 import type { BoundWeight, Executable, RunOptions, RunReport, TargetBuffer } from '../../target.js';
+import { WrittenAhead } from './ahead.js';
 import { type BufferUse, bindingAlignment, type Dispatch, type Item } from './dispatch.js';
-import {
-  type GivenUse,
-  type Host,
-  isLoop,
-  type Prepared,
-  type PreparedItem,
-  ProgramRun,
-  type Resource,
-  type RunBuffers,
-} from './execute.js';
+import { countBeforeLoop, ProgramRun } from './execute.js';
 import type { Lowering } from './lower.js';
 import { paddedBytes } from './memory.js';
+import type { GivenUse, Host, Prepared, PreparedItem, Resource, RunBuffers } from './prepared.js';
+import { isLoop } from './prepared.js';
 
 export class GpuProgram implements Executable {
   readonly codeBytes: number;
   readonly #items: readonly PreparedItem[];
+  readonly #ahead: WrittenAhead;
   readonly #arena: GPUBuffer;
   readonly #constants: readonly GPUBuffer[];
   readonly #scratch: GPUBuffer;
@@ -39,6 +34,8 @@ export class GpuProgram implements Executable {
     const texts = new Set<string>();
     const parameters: GPUBuffer[] = [];
     this.#items = lowering.items.map((item) => this.#prepareItem(item, texts, parameters));
+    const before = this.#items.slice(0, countBeforeLoop(this.#items)) as Prepared[];
+    this.#ahead = new WrittenAhead(host, before);
     this.#parameters = parameters;
     this.#texts = texts;
     this.codeBytes = [...texts].reduce((sum, text) => sum + text.length, 0);
@@ -110,9 +107,10 @@ export class GpuProgram implements Executable {
       resource: (use) => this.#resource(use, buffers),
       bind: (prepared) => this.#bind(prepared, buffers),
     });
-    await run.items(this.#items, this.plan);
+    await run.items(this.#items, this.#ahead, this.plan);
     const results = await run.finish(this.plan);
     gpu.check();
+    if (!options.profile) this.#ahead.writeLater();
     const report = { runMs: performance.now() - started, hostCalls: 0, threads: 1, ...results };
     return report;
   }
@@ -129,6 +127,7 @@ export class GpuProgram implements Executable {
         this.#bind(item, buffers);
       }
     };
+    this.#ahead.clear();
     this.#items.forEach(bindAll);
     this.#weights = weights;
   }
@@ -176,6 +175,7 @@ export class GpuProgram implements Executable {
 
   dispose(): void {
     const { memory } = this.host;
+    this.#ahead.clear();
     for (const buffer of [this.#arena, this.#scratch, this.#lasting, this.#control, ...this.#constants])
       memory.release(buffer, 'arena');
     for (const buffer of this.#parameters) buffer.destroy();
