@@ -50,6 +50,19 @@ describe.skipIf(!hasWebgpu)(`loops on webgpu (${webgpuReason})`, () => {
     if (loop!.gpuIdleShare !== null) expect(loop!.gpuIdleShare).toBeLessThan(1);
   });
 
+  test.each([
+    ['as expected', 40, 40],
+    ['earlier', 25, 40],
+    ['later', 61, 40],
+  ])('no rounds are sent beyond the expected ones: it ends %s', async (_, end, expectedRounds) => {
+    const { loop } = await checkOnTarget(target, counter(400, end), [numbers([6])], 1e-5, 1, {
+      expectedRounds,
+    });
+    expect(loop?.rounds).toBe(end);
+    const sent = Math.round(loop!.submissions * loop!.roundsPerSubmission);
+    if (end <= expectedRounds) expect(sent).toBeLessThanOrEqual(expectedRounds);
+  });
+
   test('an abort ends it between two submissions, with its reason', async () => {
     const abort = new AbortController();
     const running = checkOnTarget(target, counter(5000, 5000), [numbers([6])], 1e-5, 1, {
