@@ -100,7 +100,7 @@ export function partsOf(settings: Settings): Part[] {
     }),
     bench('mistral int4 and f16', 'webgpu', 100, { ...mistral, configurations: 'int4 fast,stored exact' }),
     bench('gpt2', 'webgpu', 80, { models: 'gpt2', configurations: 'stored exact,f32 exact' }),
-    bench('tfjs gpt2', 'webgpuEager', 80, { models: 'gpt2' }),
+    bench('tfjs gpt2', 'webgpuEager', 200, { models: 'gpt2', repeats: Math.min(5, repeats) }),
     pytorch('pytorch mistral', 180, { ...pytorchMistral, modes: 'eager,compile', 'new-tokens': 50 }),
     pytorch('pytorch mistral prompt', 60, { ...pytorchMistral, 'prompt-tokens': 2048, 'new-tokens': 2 }),
     pytorch('pytorch gpt2', 100, {

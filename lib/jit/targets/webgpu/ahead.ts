@@ -44,9 +44,7 @@ export class WrittenAhead {
    * The dispatches in the order that they are sent in, with their commands where those still hold.
    * @param bind gives a dispatch the bind group of this run
    */
-  *take(
-    bind: (prepared: Prepared) => void,
-  ): Generator<{
+  *take(bind: (prepared: Prepared) => void): Generator<{
     readonly dispatches: readonly Prepared[];
     readonly commands: GPUCommandBuffer | undefined;
   }> {
