@@ -28,8 +28,7 @@ const side = matrixSide;
 /** Of a right side. */
 const orders = { along: 'col_major', across: 'row_major' };
 
-const sumType = (of: MatrixKind): string =>
-  `subgroup_matrix_result<${units[of].sum}, ${side}, ${side}>`;
+const sumType = (of: MatrixKind): string => `subgroup_matrix_result<${units[of].sum}, ${side}, ${side}>`;
 
 /** A statement through the adapter's units. */
 export function matrixLine(statement: MatrixStatement, print: (expr: Expr) => string): string {

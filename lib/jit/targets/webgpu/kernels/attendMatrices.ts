@@ -118,7 +118,8 @@ class Writer {
       return kvRow.mul(spec.capacity).add(position.rem(spec.capacity));
     };
     const { begins } = layout;
-    const keysAt = (at: Expr): Expr[] => this.#read(tile.keys, (place) => this.#rowOf(arrays.keys, slot(at, place)));
+    const keysAt = (at: Expr): Expr[] =>
+      this.#read(tile.keys, (place) => this.#rowOf(arrays.keys, slot(at, place)));
     const valuesAt = (at: Expr): Expr[] =>
       this.#read(tile.keys, (place) => this.#rowOf(arrays.values, slot(at, place)));
     this.#store(begins.keys, tile.keys, keysAt(begin));
@@ -161,6 +162,7 @@ class Writer {
         const scaled = value.mul(splat(factor, 4));
         store(row, query, column.place, splat(isReal, 4).select(scaled, literal('f32x4', 0)));
       });
+      return undefined;
     });
   }
 
@@ -195,7 +197,13 @@ class Writer {
     const first = k.let('leftAt', this.#own.row.mul(strides.tile));
     const lefts = Array.from({ length: tile.matrixRows }, (_, i) =>
       Array.from({ length: spec.headDim / matrixSide }, (_, at) =>
-        k.matrixLoad('left', 'halves', this.#memory, first.add(i * matrixSide * strides.tile + 2 * at), strides.tile),
+        k.matrixLoad(
+          'left',
+          'halves',
+          this.#memory,
+          first.add(i * matrixSide * strides.tile + 2 * at),
+          strides.tile,
+        ),
       ),
     );
     k.barrier();
@@ -242,7 +250,8 @@ class Writer {
     const all = (rows * spec.headDim) / 8;
     for (const [i, value] of vectors.entries()) {
       const { place, part } = this.#task(i);
-      const store = (): void => k.store(this.#memory, place.mul(this.#layout.strides.tile).add(part).add(first), value);
+      const store = (): void =>
+        k.store(this.#memory, place.mul(this.#layout.strides.tile).add(part).add(first), value);
       if ((i + 1) * k.threads <= all) store();
       else k.if(k.localIndex.lt(all - i * k.threads), store);
     }
@@ -272,9 +281,8 @@ class Writer {
     const { row, share } = this.#own;
     const width = tile.keys / tile.columnGroups / 4;
     const first = k.let('stageAt', row.mul(strides.stage).add(share.mul(width)).add(begins.stage));
-    sums.forEach((columns, i) => {
-      columns.forEach((sum, j) => run(sum, first.add((i * strides.stage + j / 4) * matrixSide)));
-    });
+    for (const [i, columns] of sums.entries())
+      for (const [j, sum] of columns.entries()) run(sum, first.add((i * strides.stage + j / 4) * matrixSide));
   }
 
   #ownRow(): OwnRow {
@@ -321,7 +329,9 @@ class Writer {
     const { k } = this;
     const { strides, begins } = this.#layout;
     const from = this.#stageAt(own);
-    const scores = own.places.map((place) => k.variable('score', this.#memory.at(from.add(place)).bits('f32x4')));
+    const scores = own.places.map((place) =>
+      k.variable('score', this.#memory.at(from.add(place)).bits('f32x4')),
+    );
     k.if(isPartial, () => {
       const lanes = vector(...[0, 1, 2, 3].map((lane) => literal('u32', lane)));
       for (const [i, score] of scores.entries()) {
@@ -329,7 +339,10 @@ class Writer {
         k.set(score, seen.select(score.value, literal('f32x4', hidden)));
       }
     });
-    const four = k.let('four', scores.map(({ value }) => value).reduce((a, b) => a.max(b)));
+    const four = k.let(
+      'four',
+      scores.map(({ value }) => value).reduce((a, b) => a.max(b)),
+    );
     const most = this.#overRow(own, largestLane(four), 'max');
     const isAbove = k.let('isAbove', most.gt(held.value.add(slack)));
     k.if(isAbove.and(held.value.gt(nothing / 2)), () => k.store(this.#replaced, 0, 1));
@@ -338,7 +351,10 @@ class Writer {
     k.set(held, next);
     const weights = scores.map(({ value }) => k.let('weight', value.sub(splat(next, 4)).unary('exp2')));
     const sum = k.let('sum', weights.reduce((a, b) => a.add(b))); // biome-ignore format: short
-    const lanes = sum.lane(0).add(sum.lane(1)).add(sum.lane(2).add(sum.lane(3)));
+    const lanes = sum
+      .lane(0)
+      .add(sum.lane(1))
+      .add(sum.lane(2).add(sum.lane(3)));
     k.set(total, total.value.mul(keep).add(lanes));
     const to = k.let('weightsAt', own.row.mul(strides.weights).add(begins.weights));
     for (let i = 0; i < weights.length; i += 2)
@@ -372,7 +388,7 @@ class Writer {
    * @param visit one vector of the thread's row: its place in the result's row, and what it is. What it returns becomes
    *   the result.
    */
-  #pass(results: Sums, own: OwnRow, visit: (column: StagedColumn, value: Expr) => Expr | void): void {
+  #pass(results: Sums, own: OwnRow, visit: (column: StagedColumn, value: Expr) => Expr | undefined): void {
     const { k, spec, tile } = this;
     const { strides } = this.#layout;
     const width = tile.keys / tile.columnGroups; // of a subgroup's part of the stage
@@ -415,5 +431,8 @@ function packed(fours: readonly Expr[]): Expr {
 }
 
 function largestLane(four: Expr): Expr {
-  return four.lane(0).max(four.lane(1)).max(four.lane(2).max(four.lane(3)));
+  return four
+    .lane(0)
+    .max(four.lane(1))
+    .max(four.lane(2).max(four.lane(3)));
 }
