@@ -1,6 +1,8 @@
 // tests/jit/webgpu/attendMatrices.test.ts: attention of many queries on matrix units, spelled out where the adapter has
 // none, against plain sums: windows, rings, padding, several ways to cut it, and scores that grow from key to key.
+import * as tf from '@tensorflow/tfjs-core';
 import { describe, expect, test } from 'vitest';
+import { cachedAttention, openStep } from '../../../lib/cache.js';
 import { type ArrayRef, buildKernel } from '../../../lib/jit/kernels/builder.js';
 import {
   halvesBytes,
@@ -10,8 +12,10 @@ import {
 import { writeAttendMatrices } from '../../../lib/jit/targets/webgpu/kernels/attendMatrices.js';
 import type { AttendMatricesSpec, AttendTile } from '../../../lib/jit/targets/webgpu/kernels/attendTile.js';
 import { attendLayout } from '../../../lib/jit/targets/webgpu/kernels/attendTile.js';
-import { webgpuReason } from '../../webgpu.js';
+import { createWebgpuTarget } from '../../../lib/jit/targets/webgpu/run.js';
+import { hasWebgpu, isEmulated, webgpuReason } from '../../webgpu.js';
 import { expectClose } from '../agree.js';
+import { checkOnTarget } from '../onTarget.js';
 import { runKernel, testGpu, type Words } from './runKernel.js';
 
 const gpu = await testGpu();
@@ -188,5 +192,41 @@ describe.skipIf(typeof gpu === 'string')(`attention of many queries (${webgpuRea
     const expected = plainAttention(problem, inputs);
     expect(found.every((value) => Number.isFinite(value))).toBe(true);
     expectClose(Array.from(found), Array.from(expected), 2e-3, 0.2);
+  });
+});
+
+describe.skipIf(!hasWebgpu)(`attention of many queries as the target selects it (${webgpuReason})`, () => {
+  test.each([
+    ['few, heads apart', 9, false],
+    ['many, copied as halves, heads together', 260, true],
+  ])('%s', async (_, query, isTurned) => {
+    const target = await createWebgpuTarget({
+      ...(isEmulated ? { matrices: 'emulated' as const } : {}),
+      ...{ kernels: 'all', guard: false },
+    });
+    const shape: [number, number, number, number] = [1, 2, query, 16];
+    const spec = { layers: 1, kvHeads: 1, headDim: 16, capacity: query + 4, window: null };
+    const attend = (q: tf.Tensor, fresh: tf.Tensor, keys: tf.Tensor, start: tf.Tensor, count: tf.Tensor) => {
+      const held = { spec, layout: 'fixed' as const, positions: null, padding: 0 };
+      const cache = { ...held, keys: [keys as tf.Tensor4D], values: [tf.mul(keys, 2) as tf.Tensor4D] };
+      const step = openStep(cache, start as tf.Tensor1D, count as tf.Tensor1D, query);
+      const mixed = cachedAttention(
+        step,
+        0,
+        q as tf.Tensor4D,
+        fresh as tf.Tensor4D,
+        fresh as tf.Tensor4D,
+        0.4,
+      );
+      return [isTurned ? tf.transpose(mixed, [0, 2, 1, 3]) : mixed];
+    };
+    const inputs = [
+      tf.tensor4d(waves(2 * query * 16, 1), shape),
+      tf.tensor4d(waves(query * 16, 2), [1, 1, query, 16]),
+      tf.tensor4d(waves((query + 4) * 16, 3), [1, 1, query + 4, 16]),
+      ...[tf.tensor1d([3], 'int32'), tf.tensor1d([query - 2], 'int32')],
+    ];
+    await checkOnTarget(target, attend as never, inputs, 2e-3, 0.2, { mode: 'fast' });
+    await target.dispose();
   });
 });
