@@ -145,9 +145,9 @@ async function attention(problem: Problem, tile: AttendTile, inputs: Inputs, isC
 }
 
 const small: AttendTile = {
-  ...{ rowGroups: 2, columnGroups: 1, matrixRows: 1, keys: 32, heads: 2, ahead: 'early' },
+  ...{ rowGroups: 2, columnGroups: 1, matrixRows: 1, keys: 32, heads: 2, ahead: true, spare: 1 },
 };
-const shared: AttendTile = { ...small, rowGroups: 1, columnGroups: 2, matrixRows: 2, ahead: 'late' };
+const shared: AttendTile = { ...small, rowGroups: 1, columnGroups: 2, matrixRows: 2, ahead: false, spare: 2 };
 const base = { batch: 2, heads: 4, kvHeads: 2, queries: 70, headDim: 32, capacity: 80, window: null };
 // A power of two times ln 2: queries are multiplied by scale / ln 2 before they are rounded.
 const scale = Math.LN2 / 4;
@@ -172,7 +172,12 @@ describe.skipIf(typeof gpu === 'string')(`attention of many queries (${webgpuRea
     ['a window in a ring, as halves', ring, { ...small, keys: 64 }, true],
     ['scores that grow', growing, small, true],
     ['scores that grow, shared by subgroups', growing, shared, false],
-    ['scores that grow in a window', { ...ring, growth: (p) => 1 + Math.floor(p / 2) }, small, false],
+    [
+      'scores that grow in a window',
+      { ...ring, growth: (p) => 1 + Math.floor(p / 2) },
+      { ...small, spare: 2 },
+      false,
+    ],
     [
       'scores that fall',
       { ...growing, growth: (p) => 30 - Math.floor(p / 2) },

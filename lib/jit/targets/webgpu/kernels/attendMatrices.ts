@@ -34,16 +34,37 @@ export function writeAttendMatrices(
   spec: AttendMatricesSpec,
   tile: AttendTile,
   arrays: AttendArrays,
-  store: (row: Expr, query: Expr, place: Expr, value: Expr) => void,
+  store: Store,
 ): void {
   new Writer(k, spec, tile, arrays).write(store);
+}
+
+type Store = (row: Expr, query: Expr, place: Expr, value: Expr) => void;
+
+/** The same for a whole workgroup. */
+interface Block {
+  readonly row: Expr; // first of its rows of [batch, heads]
+  readonly kvRow: Expr; // of [batch, kvHeads]
+  readonly query: Expr; // first of each of its heads
+  readonly position: Expr; // i32, of that query
+  readonly start: Expr; // i32
+  readonly count: Expr; // i32
+}
+
+/** Positions, i32. */
+interface Range {
+  readonly begin: Expr;
+  readonly end: Expr;
 }
 
 /** Threads share out a row of scores; this thread's share. */
 interface OwnRow {
   readonly row: Expr; // of the workgroup's
+  readonly query: Expr; // its number
   /** Vectors of four columns, by the thread's number for them. */
   readonly places: readonly Expr[];
+  /** Whether vectors 0 and 1, 2 and 3 and so on have changed places; null: they have not. */
+  readonly isSwapped: Expr | null;
   readonly threads: number; // neighbours that have the same row
 }
 
@@ -80,70 +101,40 @@ class Writer {
     this.#replaced = k.shared('replaced', 'u32', 1);
   }
 
-  write(store: Parameters<typeof writeAttendMatrices>[4]): void {
-    const { k, spec, tile, arrays } = this;
-    const { queries, headDim, window } = spec;
-    const layout = this.#layout;
-    const blocks = Math.ceil(queries / layout.queries);
-    const bundles = (spec.batch * spec.heads) / layout.heads;
-    const workgroup = k.let('workgroup', k.builtin('workgroupX'));
-    const firstRow = k.let('firstRow', workgroup.rem(bundles).mul(layout.heads)); // of [batch, heads]
-    // The last queries come first: they see the most keys.
-    const block = literal('u32', blocks - 1).sub(workgroup.div(bundles));
-    const firstQuery = k.let('firstQuery', block.mul(layout.queries));
-    const batch = k.let('batch', firstRow.div(spec.heads));
-    const kvRow = k.let('kvRow', firstRow.div(spec.heads / spec.kvHeads));
-    const start = k.let('start', arrays.start.at(batch));
-    const count = k.let('count', arrays.count.at(batch));
-
-    const lefts = this.#queries(firstRow, firstQuery);
-    const own = this.#ownRow();
-    const query = k.let('query', firstQuery.add(own.row.rem(layout.queries)));
-    const newest = k.let('newest', start.add(query.bits('i32')));
-    const columns = headDim / matrixSide / tile.columnGroups;
-    const results = this.#sums('result', columns);
+  write(store: Store): void {
+    const { k, spec, tile } = this;
+    const block = this.#block();
+    const lefts = this.#queries(block);
+    const own = this.#ownRow(block);
+    const results = this.#sums('result', spec.headDim / matrixSide / tile.columnGroups);
     const running = {
       held: k.variable('held', literal('f32', nothing)),
       total: k.variable('total', literal('f32', 0)),
     };
-
-    const first = k.let('first', start.add(firstQuery.bits('i32'))); // position of the first query
-    // Keys that some query of the block sees; a block of padding sees none.
-    const lastQuery = firstQuery.add(layout.queries).min(queries).bits('i32').min(count);
-    const isPadding = firstQuery.bits('i32').ge(count);
-    const end = k.uniform('end', isPadding.select(literal('i32', 0), start.add(lastQuery)));
-    const begin = k.uniform('begin', window === null ? literal('i32', 0) : first.add(1 - window).max(0));
-    const slot = (at: Expr, place: Expr): Expr => {
-      const position = at.add(place.bits('i32')).min(end.sub(1)).bits('u32');
-      return kvRow.mul(spec.capacity).add(position.rem(spec.capacity));
-    };
-    const { begins } = layout;
-    const keysAt = (at: Expr): Expr[] =>
-      this.#read(tile.keys, (place) => this.#rowOf(arrays.keys, slot(at, place)));
-    const valuesAt = (at: Expr): Expr[] =>
-      this.#read(tile.keys, (place) => this.#rowOf(arrays.values, slot(at, place)));
-    this.#store(begins.keys, tile.keys, keysAt(begin));
+    const range = this.#range(block);
+    const { begins } = this.#layout;
+    this.#store(begins.keys, this.#keysAt(range.begin, block, range));
+    const ahead = tile.ahead
+      ? this.#ahead(range.begin, block, range).map((each) => each.map((value) => k.variable('ahead', value)))
+      : null;
     k.barrier();
     k.for(
       'key',
-      begin,
-      end,
+      range.begin,
+      range.end,
       (at) => {
-        const readAhead = () => [valuesAt(at), keysAt(at.add(tile.keys))] as const;
-        const early = tile.ahead === 'early' ? readAhead() : null;
         this.#scores(lefts);
         k.barrier();
-        const [values, keys] = early ?? readAhead();
-        // Keys of which some query of the block does not see all.
-        const isNew = at.add(tile.keys - 1).gt(first);
-        const isOld = window === null ? null : at.lt(first.add(layout.queries - window));
-        const keep = this.#weigh(own, running, isOld ? isNew.or(isOld) : isNew, (column) => {
-          const position = k.let('position', splat(at, 4).add(column.bits('i32x4')));
-          const isSeen = position.le(splat(newest, 4));
-          return window === null ? isSeen : isSeen.and(position.gt(splat(newest.sub(window), 4)));
-        });
-        this.#store(begins.values, tile.keys, values);
-        this.#store(begins.keys, tile.keys, keys);
+        const [values, keys] =
+          ahead?.map((each) => each.map(({ value }) => value)) ?? this.#ahead(at, block, range);
+        const keep = this.#weigh(own, running, at, block);
+        this.#store(begins.values, values!);
+        this.#store(begins.keys, keys!);
+        if (ahead) {
+          const next = this.#ahead(at.add(tile.keys), block, range);
+          for (const [i, each] of ahead.entries())
+            for (const [j, room] of each.entries()) k.set(room, next[i]![j]!);
+        }
         k.if(k.uniformLoad('isReplaced', this.#replaced).ne(0), () => {
           k.if(k.localIndex.eq(0), () => k.store(this.#replaced, 0, 0));
           this.#pass(results, own, (_, value) => value.mul(splat(keep, 4)));
@@ -152,15 +143,71 @@ class Writer {
       },
       tile.keys,
     );
-    const all = this.#overRow(own, running.total.value, 'add');
-    const isReal = k.let('isReal', query.bits('i32').lt(count).and(query.lt(queries)));
+    this.#finish(results, own, running, block, store);
+  }
+
+  /** What the workgroup has to do: some queries of neighbouring heads. */
+  #block(): Block {
+    const { k, spec, arrays } = this;
+    const { heads, queries } = this.#layout;
+    const blocks = Math.ceil(spec.queries / queries);
+    const bundles = (spec.batch * spec.heads) / heads;
+    const workgroup = k.let('workgroup', k.builtin('workgroupX'));
+    const row = k.let('row', workgroup.rem(bundles).mul(heads));
+    // The last queries come first: they see the most keys.
+    const block = literal('u32', blocks - 1).sub(workgroup.div(bundles));
+    const query = k.let('firstQuery', block.mul(queries));
+    const batch = k.let('batch', row.div(spec.heads));
+    const start = k.let('start', arrays.start.at(batch));
+    return {
+      ...{ row, query, start, count: k.let('count', arrays.count.at(batch)) },
+      kvRow: k.let('kvRow', row.div(spec.heads / spec.kvHeads)),
+      position: k.let('first', start.add(query.bits('i32'))),
+    };
+  }
+
+  /** Keys that some query of the block sees; a block of padding sees none. */
+  #range({ query, start, count, position }: Block): Range {
+    const { k, spec } = this;
+    const past = query.add(this.#layout.queries).min(spec.queries).bits('i32').min(count);
+    const isPadding = query.bits('i32').ge(count);
+    const end = k.uniform('end', isPadding.select(literal('i32', 0), start.add(past)));
+    const begin = spec.window === null ? literal('i32', 0) : position.add(1 - spec.window).max(0);
+    return { begin: k.uniform('begin', begin), end };
+  }
+
+  /** Values from position `at` on, and the keys after those of the same positions: this thread's vectors. */
+  #ahead(at: Expr, block: Block, range: Range): [Expr[], Expr[]] {
+    return [
+      this.#tileOf(this.arrays.values, at, block, range),
+      this.#keysAt(at.add(this.tile.keys), block, range),
+    ];
+  }
+
+  #keysAt(at: Expr, block: Block, range: Range): Expr[] {
+    return this.#tileOf(this.arrays.keys, at, block, range);
+  }
+
+  #tileOf(array: ArrayRef, at: Expr, { kvRow }: Block, { end }: Range): Expr[] {
+    const { capacity } = this.spec;
+    return this.#read(this.tile.keys, (place) => {
+      const position = at.add(place.bits('i32')).min(end.sub(1)).bits('u32');
+      return this.#rowOf(array, kvRow.mul(capacity).add(position.rem(capacity)));
+    });
+  }
+
+  #finish(results: Sums, own: OwnRow, { total }: Running, block: Block, store: Store): void {
+    const { k, spec } = this;
+    const { query } = own;
+    const all = this.#overRow(own, total.value, 'add');
+    const isReal = k.let('isReal', query.bits('i32').lt(block.count));
     const factor = k.let('factor', isReal.select(literal('f32', 1).div(all), 0));
-    const row = k.let('row', firstRow.add(own.row.div(layout.queries)));
-    this.#pass(results, own, (column, value) => {
-      const isInside = query.lt(queries);
-      k.if(column.isInside ? isInside.and(column.isInside) : isInside, () => {
+    const row = k.let('outRow', block.row.add(own.row.div(this.#layout.queries)));
+    this.#pass(results, own, ({ place, isInside }, value) => {
+      const isAsked = query.lt(spec.queries);
+      k.if(isInside ? isAsked.and(isInside) : isAsked, () => {
         const scaled = value.mul(splat(factor, 4));
-        store(row, query, column.place, splat(isReal, 4).select(scaled, literal('f32x4', 0)));
+        store(row, query, place, splat(isReal, 4).select(scaled, literal('f32x4', 0)));
       });
       return undefined;
     });
@@ -183,16 +230,16 @@ class Writer {
   }
 
   /** Queries, scaled, by rows of 16 and depth. */
-  #queries(firstRow: Expr, firstQuery: Expr): Matrix[][] {
+  #queries(block: Block): Matrix[][] {
     const { k, spec, tile, arrays } = this;
     const { rows, queries, strides } = this.#layout;
     k.if(k.localIndex.eq(0), () => k.store(this.#replaced, 0, 0));
     const read = this.#read(rows, (place) => {
-      const row = firstRow.add(place.div(queries));
-      const query = firstQuery.add(place.rem(queries)).min(spec.queries - 1);
+      const row = block.row.add(place.div(queries));
+      const query = block.query.add(place.rem(queries)).min(spec.queries - 1);
       return this.#rowOf(arrays.q, row.mul(spec.queries).add(query), spec.scale * Math.LOG2E);
     });
-    this.#store(0, rows, read);
+    this.#store(0, read, rows);
     k.barrier();
     const first = k.let('leftAt', this.#own.row.mul(strides.tile));
     const lefts = Array.from({ length: tile.matrixRows }, (_, i) =>
@@ -245,7 +292,7 @@ class Writer {
   }
 
   /** Puts into shared memory what `#read` gave. */
-  #store(first: number, rows: number, vectors: readonly Expr[]): void {
+  #store(first: number, vectors: readonly Expr[], rows = this.tile.keys): void {
     const { k, spec } = this;
     const all = (rows * spec.headDim) / 8;
     for (const [i, value] of vectors.entries()) {
@@ -285,20 +332,23 @@ class Writer {
       for (const [j, sum] of columns.entries()) run(sum, first.add((i * strides.stage + j / 4) * matrixSide));
   }
 
-  #ownRow(): OwnRow {
+  #ownRow(block: Block): OwnRow {
     const { k, tile } = this;
     const threads = k.threads / this.#layout.rows;
     const share = k.localIndex.rem(threads);
     const each = tile.keys / 4 / threads;
-    // Eight neighbouring threads read from different banks: rows begin one bank after another.
-    const turn = share.div(Math.max(1, 8 / each)).mul(8 / threads);
+    const row = k.let('ownRow', k.localIndex.div(threads));
+    // Eight neighbouring threads read from different banks.
+    const isEven = this.#layout.strides.stage % 2 === 0;
+    const odd = each * threads <= 8 ? k.localIndex.div(4).rem(2) : share.rem(2);
+    const turn = isEven ? odd : share.div(Math.max(1, 8 / each)).mul(8 / threads);
     return {
-      row: k.let('ownRow', k.localIndex.div(threads)),
+      ...{ row, threads, isSwapped: isEven ? k.let('isSwapped', odd.ne(0)) : null },
+      query: k.let('query', block.query.add(row.rem(this.#layout.queries))),
       places: Array.from({ length: each }, (_, i) => {
-        const own = each * threads <= 8 ? literal('u32', i) : turn.xor(i);
+        const own = !isEven && each * threads <= 8 ? literal('u32', i) : turn.xor(i);
         return share.mul(each).add(own);
       }),
-      threads,
     };
   }
 
@@ -321,24 +371,17 @@ class Writer {
 
   /**
    * Scores -> weights.
-   * @param isPartial false where every query sees all keys
-   * @param sees i32x4 columns of the round's keys -> which of them the thread's query sees
+   * @param at position of the round's first key
    * @returns what the query's older results are multiplied by
    */
-  #weigh(own: OwnRow, { held, total }: Running, isPartial: Expr, sees: (column: Expr) => Expr): Expr {
+  #weigh(own: OwnRow, { held, total }: Running, at: Expr, block: Block): Expr {
     const { k } = this;
     const { strides, begins } = this.#layout;
     const from = this.#stageAt(own);
     const scores = own.places.map((place) =>
       k.variable('score', this.#memory.at(from.add(place)).bits('f32x4')),
     );
-    k.if(isPartial, () => {
-      const lanes = vector(...[0, 1, 2, 3].map((lane) => literal('u32', lane)));
-      for (const [i, score] of scores.entries()) {
-        const seen = sees(splat(own.places[i]!.mul(4), 4).add(lanes));
-        k.set(score, seen.select(score.value, literal('f32x4', hidden)));
-      }
-    });
+    this.#hide(own, scores, at, block);
     const four = k.let(
       'four',
       scores.map(({ value }) => value).reduce((a, b) => a.max(b)),
@@ -358,8 +401,27 @@ class Writer {
     k.set(total, total.value.mul(keep).add(lanes));
     const to = k.let('weightsAt', own.row.mul(strides.weights).add(begins.weights));
     for (let i = 0; i < weights.length; i += 2)
-      k.store(this.#memory, to.add(own.places[i]!.div(2)), packed(weights.slice(i, i + 2)));
+      k.store(this.#memory, to.add(own.places[i]!.div(2)), packed(weights.slice(i, i + 2), own.isSwapped));
     return keep;
+  }
+
+  /** Hides what the query does not see, where some query of the block does not see all keys of the round. */
+  #hide(own: OwnRow, scores: readonly Variable[], at: Expr, { start, position }: Block): void {
+    const { k, spec, tile } = this;
+    const { window } = spec;
+    const isNew = at.add(tile.keys - 1).gt(position);
+    const isOld = window === null ? null : at.lt(position.add(this.#layout.queries - window));
+    const lanes = vector(...[0, 1, 2, 3].map((lane) => literal('i32', lane)));
+    k.if(isOld ? isNew.or(isOld) : isNew, () => {
+      const newest = k.let('newest', start.add(own.query.bits('i32')));
+      for (const [i, score] of scores.entries()) {
+        const first = at.add(own.places[i]!.mul(4).bits('i32'));
+        const positions = k.let('positions', splat(first, 4).add(lanes));
+        const isPast = positions.le(splat(newest, 4));
+        const isSeen = window === null ? isPast : isPast.and(positions.gt(splat(newest.sub(window), 4)));
+        k.set(score, isSeen.select(score.value, literal('f32x4', hidden)));
+      }
+    });
   }
 
   /** Adds the weighed values to the results. */
@@ -424,10 +486,11 @@ interface StagedColumn {
   readonly isInside: Expr | null;
 }
 
-/** Two f32x4 as eight halves. */
-function packed(fours: readonly Expr[]): Expr {
+/** Two f32x4 as eight halves. @param isSwapped whether the second comes first */
+function packed(fours: readonly Expr[], isSwapped: Expr | null = null): Expr {
   const pair = (four: Expr, lane: number): Expr => vector(four.lane(lane), four.lane(lane + 1)).packHalves();
-  return vector(...fours.flatMap((four) => [pair(four, 0), pair(four, 2)]));
+  const words = fours.flatMap((four) => [pair(four, 0), pair(four, 2)]);
+  return vector(...words.map((word, i) => isSwapped?.select(words[(i + 2) % 4]!, word) ?? word));
 }
 
 function largestLane(four: Expr): Expr {

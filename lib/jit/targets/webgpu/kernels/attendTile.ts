@@ -27,14 +27,16 @@ export interface AttendTile {
   readonly keys: number;
   /** Heads with the same keys that a workgroup has queries of, at most; a power of two. */
   readonly heads: number;
-  /** When the next keys and values are read: before scores are made, or after. */
-  readonly ahead: 'early' | 'late';
+  /** Whether the next keys and values are read a round before they are stored. */
+  readonly ahead: boolean;
+  /** Vectors to spare in a row of scores: with one threads read, with two the units write without bank conflicts. */
+  readonly spare: 1 | 2;
 }
 
 /** In the order of preference: the first that fits is taken. */
 const tiles: readonly AttendTile[] = [
-  { rowGroups: 4, columnGroups: 1, matrixRows: 1, keys: 32, heads: 4, ahead: 'early' },
-  { rowGroups: 2, columnGroups: 1, matrixRows: 1, keys: 32, heads: 4, ahead: 'early' },
+  { rowGroups: 4, columnGroups: 1, matrixRows: 1, keys: 32, heads: 4, ahead: true, spare: 1 },
+  { rowGroups: 2, columnGroups: 1, matrixRows: 1, keys: 32, heads: 4, ahead: true, spare: 1 },
 ];
 
 /** @returns undefined where no tile fits the adapter */
@@ -75,7 +77,7 @@ export function attendLayout(spec: AttendMatricesSpec, tile: AttendTile): Attend
   const odd = (vectors: number): number => vectors + 1 - (vectors % 2);
   const strides = {
     tile: odd(spec.headDim / 8),
-    stage: odd(tile.keys / 4),
+    stage: tile.keys / 4 + tile.spare,
     weights: odd(tile.keys / 8),
   };
   const values = tile.keys * strides.tile;
