@@ -4,6 +4,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import { describe, expect, test } from 'vitest';
 import { cachedAttention, openStep } from '../../../lib/cache.js';
 import { type ArrayRef, buildKernel } from '../../../lib/jit/kernels/builder.js';
+import { plainFeatures } from '../../../lib/jit/kernels/kernel.js';
 import {
   halvesBytes,
   halvesTasks,
@@ -11,7 +12,7 @@ import {
 } from '../../../lib/jit/targets/webgpu/kernels/attendHalves.js';
 import { writeAttendMatrices } from '../../../lib/jit/targets/webgpu/kernels/attendMatrices.js';
 import type { AttendMatricesSpec, AttendTile } from '../../../lib/jit/targets/webgpu/kernels/attendTile.js';
-import { attendLayout } from '../../../lib/jit/targets/webgpu/kernels/attendTile.js';
+import { attendLayout, attendTile } from '../../../lib/jit/targets/webgpu/kernels/attendTile.js';
 import { createWebgpuTarget } from '../../../lib/jit/targets/webgpu/run.js';
 import { hasWebgpu, isEmulated, webgpuReason } from '../../webgpu.js';
 import { expectClose } from '../agree.js';
@@ -198,6 +199,19 @@ describe.skipIf(typeof gpu === 'string')(`attention of many queries (${webgpuRea
     expect(found.every((value) => Number.isFinite(value))).toBe(true);
     expectClose(Array.from(found), Array.from(expected), 2e-3, 0.2);
   });
+});
+
+test('many queries are cut for fewer reads of keys, few ones for enough workgroups', () => {
+  const features = { ...plainFeatures, maxThreads: 1024, maxSharedBytes: 49152 };
+  const large = { batch: 1, heads: 32, kvHeads: 8, headDim: 128, capacity: 4096, window: 4096, scale: 0.1 };
+  const cut = (queries: number, adapter = features) => {
+    const tile = attendTile({ ...large, queries }, adapter);
+    return tile && attendLayout({ ...large, queries }, tile);
+  };
+  expect(cut(2048)).toMatchObject({ rows: 128, heads: 4, queries: 32, workgroups: 512, bytes: 46144 });
+  expect(cut(256)).toMatchObject({ rows: 64, heads: 4, queries: 16, workgroups: 128 });
+  expect(cut(2048, { ...features, maxSharedBytes: 32768 })).toMatchObject({ rows: 64 });
+  expect(cut(2048, plainFeatures)).toBeUndefined();
 });
 
 describe.skipIf(!hasWebgpu)(`attention of many queries as the target selects it (${webgpuReason})`, () => {

