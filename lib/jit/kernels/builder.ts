@@ -113,6 +113,14 @@ export class Statements {
     this.list.push({ kind: 'matrixMultiplyAdd', sum: sum.name, left: left.name, right: right.name });
   }
 
+  /** Reads what matrixStore wrote to a u32x4 array into a sum. */
+  matrixReload(sum: Matrix, array: ArrayRef, offset: Operand, stride: Operand): void {
+    expectType(`sum of ${array.name}`, array.element, 'u32x4');
+    const [first, each] = [operand(offset, 'u32'), operand(stride, 'u32')];
+    const place = { array: array.name, offset: first, stride: each };
+    this.list.push({ kind: 'matrixReload', sum: sum.name, of: sum.of, ...place });
+  }
+
   /** Writes a sum: an element a number, or (u32x4) the bits of four. Offset and stride count elements. */
   matrixStore(sum: Matrix, array: ArrayRef, offset: Operand, stride: Operand): void {
     const own = sum.of === 'halves' ? 'f32' : 'i32';
@@ -226,7 +234,12 @@ export class KernelBuilder extends Statements {
   uniform(name: string, value: Expr): Expr {
     const held = this.shared(`${name}Shared`, value.type, 1);
     this.if(this.localIndex.eq(0), () => this.store(held, 0, value));
-    return this.let(name, new Expr(value.type, { kind: 'uniformLoad', array: held.name }));
+    return this.uniformLoad(name, held);
+  }
+
+  /** Element 0 of a shared array, for all threads the same: a barrier before it and one after it. */
+  uniformLoad(name: string, { name: array, element }: ArrayRef): Expr {
+    return this.let(name, new Expr(element, { kind: 'uniformLoad', array }));
   }
 
   kernel(name: string, subgroupSize?: number): Kernel {

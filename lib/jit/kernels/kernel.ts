@@ -92,6 +92,15 @@ export type Statement =
       readonly offset: Expr;
       readonly stride: Expr;
     }
+  /** Reads a sum that matrixStore wrote to a u32x4 array. */
+  | {
+      readonly kind: 'matrixReload';
+      readonly sum: string;
+      readonly of: MatrixKind;
+      readonly array: string;
+      readonly offset: Expr;
+      readonly stride: Expr;
+    }
   /** All threads of the workgroup arrive; `shared`: what they wrote to shared arrays is seen, `storage`: to buffers. */
   | { readonly kind: 'barrier'; readonly memory: 'shared' | 'storage' };
 

@@ -1,16 +1,10 @@
 // tests/jit/webgpu/matrices.test.ts: kernels for matrix units, the units spelled out where the adapter has none: products
-// of many rows and a prompt's attention against plain sums, and both as the target selects them.
+// of many rows against plain sums, and as the target selects them.
 import * as tf from '@tensorflow/tfjs-core';
 import { describe, expect, test } from 'vitest';
-import { type ArrayRef, buildKernel } from '../../../lib/jit/kernels/builder.js';
-import { vector } from '../../../lib/jit/kernels/expression.js';
+import { buildKernel } from '../../../lib/jit/kernels/builder.js';
 import type { MatrixKind } from '../../../lib/jit/kernels/kernel.js';
 import type { Packing } from '../../../lib/jit/kernels/unpack.js';
-import {
-  attendMatricesThreads,
-  attendMatricesWorkgroups,
-  writeAttendMatrices,
-} from '../../../lib/jit/targets/webgpu/kernels/attendMatrices.js';
 import {
   type MatrixMatmulSpec,
   type MatrixTile,
@@ -24,7 +18,6 @@ import { linear } from '../../../lib/ops.js';
 import { quantizeMatrix } from '../../../lib/quantize/integers.js';
 import { randomWeight } from '../../smallModel.js';
 import { hasWebgpu, isEmulated, webgpuReason } from '../../webgpu.js';
-import { expectClose } from '../agree.js';
 import { checkOnTarget } from '../onTarget.js';
 import { runKernel, testGpu, type Words } from './runKernel.js';
 
@@ -162,66 +155,6 @@ describe.skipIf(typeof gpu === 'string')(`products (${webgpuReason})`, () => {
     { kind: 'bytes', packing: 'int8', rows: 33, inDim: 64, width: 40 },
     { kind: 'bytes', packing: 'int8', rows: 9, inDim: 80, width: 20, products: 2, splits: 2 },
   ])('%o', multiply);
-});
-
-describe.skipIf(typeof gpu === 'string')(`attention of many queries (${webgpuReason})`, () => {
-  test.each([
-    { queries: 70, headDim: 32, start: 3, count: 70, window: null, capacity: 80 },
-    { queries: 20, headDim: 16, start: 60, count: 17, window: 24, capacity: 48 },
-  ])('%o', async ({ queries, headDim, start, count, window, capacity }) => {
-    if (typeof gpu === 'string') throw new Error(gpu);
-    const [batch, heads, kvHeads, scale] = [2, 4, 2, 0.3];
-    const waves = (size: number, seed: number) =>
-      Float32Array.from(integers(size, 1000, seed), (v) => v / 1000);
-    const q = waves(batch * heads * queries * headDim, 1);
-    const keys = waves(batch * kvHeads * capacity * headDim, 2);
-    const values = waves(batch * kvHeads * capacity * headDim, 3);
-    const contents: Record<string, Words> = {
-      ...{ q, keys, values, start: Int32Array.of(start, start - 1), count: Int32Array.of(count, count - 1) },
-      y: new Float32Array(q.length).fill(7),
-    };
-    const kernel = buildKernel({ name: 'test', threads: attendMatricesThreads }, (k) => {
-      const floats = (name: string): ArrayRef => k.buffer(name, 'f32x4', 'read');
-      const arrays = {
-        ...{ q: floats('q'), keys: floats('keys'), values: floats('values') },
-        ...{ start: k.buffer('start', 'i32', 'read'), count: k.buffer('count', 'i32', 'read') },
-      };
-      const y = k.buffer('y', 'f32x2', 'readWrite');
-      writeAttendMatrices(
-        k,
-        { heads, kvHeads, queries, headDim, capacity, window, scale },
-        arrays,
-        (row, query, element, pair) => {
-          const place = row.mul(queries).add(query).mul(headDim / 2).add(element.div(2)); // biome-ignore format: short
-          k.store(y, place, vector(...pair));
-        },
-      );
-    });
-    const { y } = await runKernel(gpu, kernel, contents, [attendMatricesWorkgroups(batch * heads, queries)]);
-    const expected = new Float32Array(q.length);
-    for (let row = 0; row < batch * heads; row++) {
-      const b = Math.floor(row / heads);
-      const kv = b * kvHeads + Math.floor((row % heads) / (heads / kvHeads));
-      for (let i = 0; i < count - b; i++) {
-        const last = start - b + i;
-        const first = window === null ? 0 : Math.max(0, last + 1 - window);
-        const slot = (p: number) => (kv * capacity + (p % capacity)) * headDim;
-        const dot = (p: number) => {
-          let sum = 0;
-          for (let d = 0; d < headDim; d++) sum += q[(row * queries + i) * headDim + d]! * keys[slot(p) + d]!;
-          return sum * scale;
-        };
-        const scores = Array.from({ length: last + 1 - first }, (_, at) => dot(first + at));
-        const most = Math.max(...scores);
-        const weights = scores.map((score) => Math.exp(score - most));
-        const total = weights.reduce((a, b) => a + b);
-        for (const [at, weight] of weights.entries())
-          for (let d = 0; d < headDim; d++)
-            expected[(row * queries + i) * headDim + d]! += (weight / total) * values[slot(first + at) + d]!;
-      }
-    }
-    expectClose(Array.from(y!), Array.from(expected), 2e-3, 1e-3);
-  });
 });
 
 describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () => {

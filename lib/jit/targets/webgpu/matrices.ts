@@ -28,11 +28,13 @@ const side = matrixSide;
 /** Of a right side. */
 const orders = { along: 'col_major', across: 'row_major' };
 
+const sumType = (of: MatrixKind): string => `subgroup_matrix_result<${units[of].sum}, ${side}, ${side}>`;
+
 /** A statement through the adapter's units. */
 export function matrixLine(statement: MatrixStatement, print: (expr: Expr) => string): string {
   switch (statement.kind) {
     case 'matrixSum':
-      return `var ${wgslName(statement.name)} = subgroup_matrix_result<${units[statement.of].sum}, ${side}, ${side}>();`;
+      return `var ${wgslName(statement.name)} = ${sumType(statement.of)}();`;
     case 'matrixLoad': {
       const { element, depth } = units[statement.of];
       // Columns before rows: a left side has `depth` columns, a right side 16.
@@ -50,6 +52,10 @@ export function matrixLine(statement: MatrixStatement, print: (expr: Expr) => st
     case 'matrixStore': {
       const place = `&${wgslName(statement.array)}, ${print(statement.offset)}`;
       return `subgroupMatrixStore<row_major>(${place}, ${wgslName(statement.sum)}, ${print(statement.stride)});`;
+    }
+    case 'matrixReload': {
+      const place = `&${wgslName(statement.array)}, ${print(statement.offset)}, ${print(statement.stride)}`;
+      return `${wgslName(statement.sum)} = subgroupMatrixLoad<${sumType(statement.of)}, row_major>(${place});`;
     }
   }
 }
@@ -137,6 +143,15 @@ export function emulatedMatrix(
         `  ${wgslName(statement.array)}[${place}] = ${sum}[element];`,
         '}',
       ];
+    }
+    case 'matrixReload': {
+      const first = `${print(statement.offset)} + ${row} * ${print(statement.stride)} + ${column} / 4u`;
+      const four = (at: number): string[] => {
+        const vector = `bitcast<vec4<${units[statement.of].sum}>>(${wgslName(statement.array)}[${first} + ${at}u])`;
+        return ['x', 'y', 'z', 'w'].map((lane) => `${vector}.${lane}`);
+      };
+      const sum = wgslName(statement.sum);
+      return [`${sum} = array<${units[statement.of].sum}, ${own}>(${[...four(0), ...four(1)].join(', ')});`];
     }
   }
 }

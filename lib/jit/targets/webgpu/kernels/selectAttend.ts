@@ -114,14 +114,14 @@ function joinChunks(
 }
 
 /** Binds what attention reads. */
-export function arraysOf(step: KernelStep, context: LowerContext, writer: DispatchWriter): AttendArrays {
+function arraysOf(step: KernelStep, context: LowerContext, writer: DispatchWriter): AttendArrays {
   const bind = (name: string, index: number): ArrayRef =>
     writer.bind(name, context.input(step, index).use, 'f32x4');
   const arrays = { q: bind('q', 0), keys: bind('keys', 1), values: bind('values', 2) };
   return { ...arrays, ...placesOf(step, context, writer) };
 }
 
-function placesOf(
+export function placesOf(
   step: KernelStep,
   context: LowerContext,
   writer: DispatchWriter,
