@@ -158,10 +158,10 @@ describe.skipIf(typeof gpu === 'string')(`products (${webgpuReason})`, () => {
 });
 
 describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () => {
-  const newTarget = () =>
+  const newTarget = (matrixWeights?: number) =>
     createWebgpuTarget({
       ...(isEmulated ? { matrices: 'emulated' as const } : {}),
-      ...{ kernels: 'all', guard: false },
+      ...{ kernels: 'all', guard: false, matrixWeights },
     });
   /** Of the largest value: float16 inputs; inputs in signed bytes. */
   const tolerances = { exact: 1e-3, fast: 2e-2 };
@@ -211,4 +211,29 @@ describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () =
       await target.dispose();
     },
   );
+
+  test('fast: eight rows of large products between those of small ones', async () => {
+    const target = await newTarget(10_000);
+    const [first, gate, up, down, last] = [
+      weightOf(64, 64, 1),
+      weightOf(64, 160, 2),
+      weightOf(64, 160, 3),
+      weightOf(160, 64, 4),
+      weightOf(64, 32, 5),
+    ];
+    const gain = tf.tensor1d(Array.from({ length: 64 }, (_, i) => 0.5 + (i % 5) / 3));
+    const normed = (x: tf.Tensor) =>
+      tf.mul(tf.mul(x, tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), 1e-5))), gain);
+    const fn = (x: tf.Tensor) => {
+      const y = tf.add(linear(x, first!), x);
+      const wide = tf.mul(tf.sigmoid(linear(normed(y), gate!)), linear(normed(y), up!));
+      const z = tf.add(linear(wide, down!), y);
+      return [z, linear(normed(z), last!)];
+    };
+    const values = Array.from({ length: 8 * 64 }, (_, i) => Math.sin(i * 12.9898 + (i % 7)));
+    await checkOnTarget(target, fn as never, [tf.tensor2d(values, [8, 64])], tolerances.fast, 1e-3, {
+      mode: 'fast',
+    });
+    await target.dispose();
+  });
 });

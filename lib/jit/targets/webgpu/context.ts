@@ -10,7 +10,7 @@ import type { Mode } from '../../target.js';
 import type { BufferUse, Dispatch } from './dispatch.js';
 import { bindingAlignment } from './dispatch.js';
 import type { MatvecShape } from './kernels/matvec.js';
-import type { MatvecProblem } from './kernels/tuning.js';
+import { leastMatrixWeights, type MatvecProblem } from './kernels/tuning.js';
 import type { MatrixLayout, WeightForm } from './layout.js';
 import { matrixLayout } from './layout.js';
 import { DispatchWriter } from './writer.js';
@@ -38,6 +38,8 @@ export interface ContextOptions {
   readonly kernels?: KernelChoice | undefined;
   /** Prompts may be computed with float16; default what planTakesHalves says. */
   readonly takesHalves?: boolean | undefined;
+  /** Weights of a Linear from which on matrix units do few rows too (kernels/problem.ts). Less is for tests. */
+  readonly matrixWeights?: number | undefined;
 }
 
 export type KernelChoice = 'all' | 'plain';
@@ -51,6 +53,7 @@ export class LowerContext {
   /** Matrix-vector problems of the plan, by problemKey. */
   readonly problems = new Map<string, MatvecProblem>();
   readonly takesHalves: boolean;
+  readonly matrixWeights: number;
   /** Bytes of scratch that the program needs. */
   scratchBytes = 0;
   /** Number of the step that is being lowered, as RunReport.stepMs counts. */
@@ -71,6 +74,7 @@ export class LowerContext {
       kernels = 'all',
       shapes = new Map(),
       takesHalves = planTakesHalves(plan, mode),
+      matrixWeights = leastMatrixWeights,
     }: ContextOptions,
   ) {
     this.mode = mode;
@@ -79,6 +83,7 @@ export class LowerContext {
     this.features = { ...features, maxBuffers: features.maxBuffers - 1 }; // one is a loop's control memory
     this.bindingBytes = bindingBytes;
     this.takesHalves = takesHalves;
+    this.matrixWeights = matrixWeights;
     this.#written = writtenInputs(plan.steps);
   }
 

@@ -39,6 +39,8 @@ export interface WebgpuOptions extends GpuOptions {
    * GPU, and on an emulated one the plain ones, as far as the mode `exact` goes: there compiling takes most of the time.
    */
   readonly kernels?: KernelChoice | undefined;
+  /** As ContextOptions. */
+  readonly matrixWeights?: number | undefined;
   /** Compares each kind of kernel with the reference on its first use on an adapter; default true. */
   readonly guard?: boolean;
 }
@@ -65,11 +67,13 @@ class WebgpuTarget implements Target {
   readonly planOptions = { alignmentBytes: bindingAlignment, zeroedOutputs: true };
   readonly #host: Host;
   readonly #kernels: KernelChoice | undefined;
+  readonly #matrixWeights: number | undefined;
   readonly #tuned: TunedShapes;
   readonly #guard: Guard | undefined;
 
   constructor(gpu: Gpu, options: WebgpuOptions) {
     this.#kernels = options.kernels;
+    this.#matrixWeights = options.matrixWeights;
     this.#host = hostOf(gpu, options);
     this.#tuned = new TunedShapes(gpu);
     this.#guard = options.guard === false ? undefined : this.#newGuard();
@@ -101,6 +105,7 @@ class WebgpuTarget implements Target {
       bindingBytes: this.#bindingBytes,
       mode,
       kernels,
+      matrixWeights: this.#matrixWeights,
       ...options,
     });
   }

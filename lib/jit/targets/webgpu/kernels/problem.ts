@@ -8,6 +8,7 @@ import { blockSize } from './activations.js';
 import { perVector } from './dots.js';
 import type { LinearGroup } from './group.js';
 import { commonLayouts } from './linearParts.js';
+import { leastMatrixRows } from './tuning.js';
 
 /** More rows than this are a matrix-matrix product. */
 export const maxRows = 8;
@@ -36,9 +37,28 @@ export function problemOf(group: LinearGroup, context: LowerContext): Problem | 
   const isWhole = inDim > 0 && inDim % vector === 0 && (!layout.scales || isWholeScale(layout, vector));
   const fitsNorm = !norm || x.shape.at(-1) === inDim;
   const fitsPairs = chains.every(({ rotary }) => !rotary || rotary.node.inputs[0]!.shape[2] === 1);
-  const few = rows >= 1 && rows <= maxRows;
+  const few = rows >= 1 && rows <= maxRows && !prefersMatrices(group, rows, layouts, context);
   if (!few || !isWhole || !fitsNorm || !fitsPairs) return undefined;
   return { rows, inDim, layout, layouts, takesBytes: takesBytes(group, layout, inDim, context) };
+}
+
+/**
+ * True for few rows that matrix units do faster all the same, though their input and their sums take dispatches of their
+ * own: those of the largest products.
+ */
+export function prefersMatrices(
+  { linear, chains }: Pick<LinearGroup, 'linear' | 'chains'>,
+  rows: number,
+  layouts: readonly MatrixLayout[],
+  { features, mode, matrixWeights }: LowerContext,
+): boolean {
+  const { packing, scales } = layouts[0]!;
+  const isBytes = mode === 'fast' && packing === 'int8' && scales?.groups === 1;
+  const isPlain = chains.every(({ rotary, append, largest }) => !rotary && !append && !largest);
+  const { epilogues } = linear.node.attrs;
+  const columns = linear.node.outputs.map(({ shape }, i) => shape.at(-1)! * epilogues[i]!.products.length);
+  const weights = columns.reduce((sum, count) => sum + count) * layouts[0]!.width;
+  return features.matrices && isBytes && isPlain && rows >= leastMatrixRows && weights >= matrixWeights;
 }
 
 function isWholeScale({ scales }: MatrixLayout, vector: number): boolean {

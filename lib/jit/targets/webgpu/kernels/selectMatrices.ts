@@ -25,7 +25,7 @@ import { matrixSharedBytes, matrixTiles, matrixTileThreads, writeMatrixMatmul } 
 import type { MatrixInput, MatrixInputSpec, NormStep } from './matrixInput.js';
 import { matrixInputDispatch, takeMatrixInput, takesMatrixRow } from './matrixInput.js';
 import { halvesOrder } from './matrixWeights.js';
-import { maxRows } from './problem.js';
+import { maxRows, prefersMatrices } from './problem.js';
 import { matrixSplits, matrixTile } from './tuning.js';
 
 type LinearStep = KernelStep & { readonly node: StructuredNode<'Linear'> };
@@ -50,7 +50,8 @@ function matrixGroup(steps: readonly Step[], at: number, context: LowerContext):
   const width = linear.node.inputs[0]!.shape.at(-1)!;
   const rows = sizeOf(linear.node.inputs[0]!.shape) / Math.max(1, width);
   const fitsNorm = !norm || norm.node.inputs[0]!.shape.at(-1) === width;
-  if (!layouts || rows <= maxRows || !fitsNorm) return undefined;
+  if (!layouts || !fitsNorm) return undefined;
+  if (rows <= maxRows && !(group && prefersMatrices(group, rows, layouts, context))) return undefined;
   const kind = kindOf(layouts[0], context);
   const isPaired = linear.node.attrs.epilogues.every(({ products }) => products.length <= 2);
   if (!kind || !isPaired || !takesMatrixRow(width, features.maxThreads)) return undefined;

@@ -39,6 +39,13 @@ export const mostProducts = 64;
  * at once (24 bytes of it for 64 of weights and 16 such products), and sums are spread before they are added up.
  */
 export const severalRows = 3;
+/**
+ * Rows, and weights of a Linear, from which on matrix units do few rows too. 8 rows of gate and up of Mistral-7B on an
+ * H200: 57 us by matvec.ts, 38 on matrix units, and 4 for the dispatch that makes their input. For its smaller products
+ * such dispatches cost what is won.
+ */
+export const leastMatrixRows = 5;
+export const leastMatrixWeights = 40e6;
 /** Steps along a row that one thread takes without another one's help. */
 const wantedSteps = 8;
 
@@ -156,14 +163,16 @@ export function matrixTile(
   { rows, columns, products }: { readonly rows: number; readonly columns: number; readonly products: number },
 ): MatrixTile {
   const wide = kind === 'bytes' ? 2 : 1; // a vector holds twice as many bytes as halves
-  if (rows <= 32)
+  if (rows <= 32) {
+    const few = rows <= 16 ? 16 : 32;
     return {
-      rows: 32,
+      rows: few,
       columns: 128,
       depth: 64 * wide,
-      subgroupRows: 32,
+      subgroupRows: few,
       subgroupColumns: 16 * Math.max(2, products),
     };
+  }
   const tiles = Math.ceil(rows / 128) * Math.ceil(columns / 128);
   if (rows <= 64 || tiles < wantedTiles)
     return { rows: 64, columns: 64, depth: 64 * wide, subgroupRows: 32, subgroupColumns: 32 };
