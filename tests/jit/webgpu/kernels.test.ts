@@ -16,11 +16,8 @@ import {
   writeMatmul,
 } from '../../../lib/jit/targets/webgpu/kernels/matmul.js';
 import type { MatvecShape } from '../../../lib/jit/targets/webgpu/kernels/matvec.js';
-import {
-  matvecThreads,
-  matvecWorkgroups,
-  writeMatvec,
-} from '../../../lib/jit/targets/webgpu/kernels/matvec.js';
+import { matvecThreads, writeMatvec } from '../../../lib/jit/targets/webgpu/kernels/matvec.js';
+import { matvecWorkgroups } from '../../../lib/jit/targets/webgpu/kernels/matvecFinish.js';
 import { runKernel, testGpu } from './runKernel.js';
 
 const gpu = await testGpu();

@@ -12,7 +12,7 @@ import type { Packing } from '../../../kernels/unpack.js';
 import { perVector } from './dots.js';
 import { depthPiece } from './matmul.js';
 import { groupFactor, unpackedVectors, vectorsOf } from './matrixWeights.js';
-import type { WeightRows } from './matvec.js';
+import type { WeightRows } from './matvecFinish.js';
 
 /** Sizes of a workgroup's tile and of a subgroup's share of it; multiples of 16. `columns` are of all products. */
 export interface MatrixTile {

@@ -3,7 +3,7 @@
 //
 // A workgroup makes `columns` outputs of one part. Its groups of threads (lanes.ts) share the work: each takes
 // `rowsPerGroup` weight rows and one of `splits` of their length; what the splits have is added in shared memory.
-// Then one thread a column (or a pair of columns, for rotary positions) finishes and writes it.
+// Then one thread a column (or a pair of columns, for rotary positions) finishes and writes it (matvecFinish.ts).
 // Tuned on an H100 and an H200: tuning.ts.
 
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
@@ -16,6 +16,8 @@ import type { Met } from './dots.js';
 import { meetBytes, meetFloats, perVector } from './dots.js';
 import type { Lanes } from './lanes.js';
 import { lanesOf, mostLanes } from './lanes.js';
+import type { FinishSpec, MatvecPart, WeightRows } from './matvecFinish.js';
+import { columnAt, columnsOf, eachPart, finishPart } from './matvecFinish.js';
 
 /** How a matrix-vector kernel is cut; each a power of two but `unroll`. */
 export interface MatvecShape {
@@ -31,30 +33,6 @@ export interface MatvecShape {
   readonly unroll: number;
 }
 
-/** Where one product's weights lie. */
-export interface WeightRows {
-  readonly words: ArrayRef; // u32x4, `rowVectors` a row
-  readonly scales: ArrayRef | null; // f32: one; one a row; or `groups` a row
-  readonly firstRow: number;
-}
-
-/** One output of the kernel: its columns, and what is done with them. */
-export interface MatvecPart {
-  readonly width: number;
-  readonly products: readonly WeightRows[];
-  /** Columns that one thread finishes together; null: each by itself. */
-  readonly pairs: { readonly layout: 'halves' | 'pairs'; readonly headDim: number } | null;
-  /**
-   * Writes columns of a row.
-   * @param columns one, or two for pairs
-   * @param values for each column its products
-   * @param local the thread's column in the workgroup's tile
-   */
-  finish(row: Expr, columns: readonly Expr[], values: readonly (readonly Expr[])[]): void;
-  /** Runs after all columns of the workgroup are finished, in every thread; for what needs several of them. */
-  readonly afterwards?: (firstColumn: Expr, columns: number) => void;
-}
-
 export type MatvecInput =
   // All f32x4.
   | {
@@ -65,35 +43,17 @@ export type MatvecInput =
     }
   | { readonly kind: 'bytes'; readonly bytes: ArrayRef; readonly blocks: ArrayRef }; // u32x4, f32x2
 
-export interface MatvecSpec {
-  readonly rows: number; // of x
-  readonly inDim: number;
+export interface MatvecSpec extends FinishSpec {
   readonly packing: Packing;
   /** Vectors (16 bytes) of a weight row, its padding included. */
   readonly rowVectors: number;
-  readonly scales: 'none' | 'tensor' | 'row' | { readonly groupSize: number };
   readonly input: MatvecInput;
-  /** The norm that x goes through. `rms` comes out of what is read anyway; `layer` needs its mean first. */
-  readonly norm: { readonly kind: 'rms' | 'layer'; readonly epsilon: number } | null;
   readonly parts: readonly MatvecPart[];
 }
 
 /** Threads of a workgroup of this shape. */
 export function matvecThreads({ rows, lanes, rowsPerGroup, splits }: MatvecShape): number {
   return lanes * (rows / rowsPerGroup) * splits;
-}
-
-/** Columns that a workgroup makes of a part. */
-export function columnsOf(part: Pick<MatvecPart, 'products'>, shape: MatvecShape): number {
-  return shape.rows / part.products.length;
-}
-
-/** Workgroups that the parts need together. */
-export function matvecWorkgroups(
-  parts: readonly Pick<MatvecPart, 'products' | 'width'>[],
-  shape: MatvecShape,
-): number {
-  return parts.reduce((sum, part) => sum + Math.ceil(part.width / columnsOf(part, shape)), 0);
 }
 
 /** Writes the kernel's body. The builder has matvecThreads threads. */
@@ -106,18 +66,10 @@ export function writeMatvec(
   const lanes = lanesOf(k, features, shape.lanes);
   const sums = k.shared('sums', 'f32', shape.splits * shape.rows * spec.rows);
   const squares = spec.norm?.kind === 'rms' ? k.shared('squares', 'f32', shape.splits * spec.rows) : null;
-  const workgroup = k.let('tile', k.builtin('workgroupX'));
   const centres = spec.norm?.kind === 'layer' ? centresOf(k, features, spec) : [];
-  const write = (at: number, first: number): void => {
-    const part = spec.parts[at]!;
-    const count = Math.ceil(part.width / columnsOf(part, shape));
-    const isLast = at === spec.parts.length - 1;
-    const body = (): void =>
-      new Writer(k, features, lanes, spec, shape, sums, squares, centres).part(part, workgroup.sub(first));
-    if (isLast) body();
-    else k.if(workgroup.lt(first + count), body, () => write(at + 1, first + count));
-  };
-  write(0, 0);
+  eachPart(k, spec.parts, shape, (part, workgroup) => {
+    new Writer(k, features, lanes, spec, shape, sums, squares, centres).part(part, workgroup);
+  });
 }
 
 /** What a layer norm subtracts and multiplies by, for one row of x. */
@@ -193,8 +145,8 @@ class Writer {
       });
     }
     k.barrier();
-    this.#finish(part, first, columns);
-    part.afterwards?.(first, columns);
+    const held = { ...{ sums: this.sums, rows: shape.rows, splits: shape.splits }, squares: this.squares };
+    finishPart(k, spec, part, first, columns, { ...held, squareSplits: shape.splits });
   }
 
   /** Weight row of a thread's r-th row: the product that it belongs to, and its column. */
@@ -283,60 +235,4 @@ class Writer {
     const groups = Math.ceil(spec.inDim / spec.scales.groupSize);
     return k.let('scale', scales.at(row.mul(groups).add(at.div(perGroup))));
   }
-
-  #finish(part: MatvecPart, first: Expr, columns: number): void {
-    const { k, spec } = this;
-    const atOnce = part.pairs ? 2 : 1;
-    const threads = (columns / atOnce) * spec.rows;
-    const whole = (index: Expr): void => {
-      const row = k.let('outRow', index.div(columns / atOnce));
-      const local = k.let('local', index.rem(columns / atOnce).mul(atOnce));
-      const places = Array.from({ length: atOnce }, (_, i) =>
-        k.let('column', columnAt(part, first, local.add(i))),
-      );
-      k.if(places.at(-1)!.lt(part.width), () => {
-        const root = spec.norm?.kind === 'rms' ? k.let('root', this.#root(row)) : null;
-        const values = places.map((column, i) =>
-          part.products.map((product, p) => {
-            const sum = this.#total(row, local.add(i).mul(part.products.length).add(p));
-            const scaled = this.#rowScale(product, sum, column);
-            return k.let('value', root ? scaled.mul(root) : scaled);
-          }),
-        );
-        part.finish(row, places, values);
-      });
-    };
-    if (threads <= k.threads) k.if(k.localIndex.lt(threads), () => whole(k.localIndex));
-    else k.for('index', k.localIndex, literal('u32', threads), whole, k.threads);
-  }
-
-  /** Sum over the splits of what the workgroup has of a row of x and one of its own weight rows. */
-  #total(row: Expr, own: Expr): Expr {
-    const { spec, shape } = this;
-    return this.#overSplits(this.sums, own.mul(spec.rows).add(row), shape.rows * spec.rows);
-  }
-
-  #root(row: Expr): Expr {
-    const { spec } = this;
-    const square = this.#overSplits(this.squares!, row, spec.rows);
-    return square.div(spec.inDim).add(spec.norm!.epsilon).rsqrt();
-  }
-
-  #overSplits(array: ArrayRef, at: Expr, stride: number): Expr {
-    const parts = Array.from({ length: this.shape.splits }, (_, split) => array.at(at.add(split * stride)));
-    return parts.reduce((sum, part) => sum.add(part));
-  }
-
-  #rowScale({ scales, firstRow }: WeightRows, sum: Expr, column: Expr): Expr {
-    if (!scales || typeof this.spec.scales !== 'string') return sum;
-    return sum.mul(scales.at(this.spec.scales === 'tensor' ? 0 : column.add(firstRow)));
-  }
-}
-
-/** Column of a part from its place in the workgroup's tile: for pairs, neighbours there rotate together. */
-function columnAt({ pairs }: MatvecPart, first: Expr, local: Expr): Expr {
-  if (pairs?.layout !== 'halves') return first.add(local);
-  const half = pairs.headDim / 2;
-  const pair = first.div(2).add(local.shr(1));
-  return pair.div(half).mul(pairs.headDim).add(pair.rem(half)).add(local.and(1).mul(half));
 }
