@@ -9,12 +9,11 @@ import type { Gpu } from '../../../lib/jit/targets/webgpu/device.js';
 import { storeQuantized } from '../../../lib/jit/targets/webgpu/kernels/activations.js';
 import { perVector } from '../../../lib/jit/targets/webgpu/kernels/dots.js';
 import { mostLanes } from '../../../lib/jit/targets/webgpu/kernels/lanes.js';
+import { matmulThreads, matmulWorkgroups } from '../../../lib/jit/targets/webgpu/kernels/matmul.js';
 import {
-  matmulSharedBytes,
-  matmulThreads,
-  matmulWorkgroups,
-  writeMatmul,
-} from '../../../lib/jit/targets/webgpu/kernels/matmul.js';
+  matmulFloatsSharedBytes,
+  writeMatmulFloats,
+} from '../../../lib/jit/targets/webgpu/kernels/matmulFloats.js';
 import type { MatvecShape } from '../../../lib/jit/targets/webgpu/kernels/matvec.js';
 import { matvecThreads, writeMatvec } from '../../../lib/jit/targets/webgpu/kernels/matvec.js';
 import { matvecWorkgroups } from '../../../lib/jit/targets/webgpu/kernels/matvecFinish.js';
@@ -289,7 +288,7 @@ onGpu('a product of many rows', () => {
           firstRow,
         });
         const y = k.buffer('y', 'f32', 'readWrite');
-        writeMatmul(
+        writeMatmulFloats(
           k,
           {
             ...{
@@ -309,7 +308,7 @@ onGpu('a product of many rows', () => {
           tile,
         );
       });
-      expect(matmulSharedBytes(tile, 2)).toBeLessThanOrEqual(16384);
+      expect(matmulFloatsSharedBytes(tile, 2)).toBeLessThanOrEqual(16384);
       const buffers = {
         aWords: a.words,
         aScales: a.scales,

@@ -1,5 +1,5 @@
-// lib/jit/targets/webgpu/kernels/depthPieces.ts: pieces of a product's depth, which matmul.ts, matmulBytes.ts and
-// matmulMatrices.ts leave where tiles are few, -> their sum with the epilogue: element by element; or a workgroup a row,
+// lib/jit/targets/webgpu/kernels/depthPieces.ts: pieces of a product's depth, which matmulFloats.ts, matmulBytes.ts
+// and matmulMatrices.ts leave where tiles are few, -> their sum with the epilogue: element by element; or a workgroup a row,
 // which then also makes the next product's input for matrix units.
 
 import type { StructuredNode } from '../../../graph.js';

@@ -1,5 +1,5 @@
-// lib/jit/targets/webgpu/kernels/selectMatmul.ts: a Linear of many rows -> one dispatch of matmul.ts an output, or of
-// matmulBytes.ts in the mode `fast`; where the tiles are too few to keep a GPU busy, the depth is cut too, and a second
+// lib/jit/targets/webgpu/kernels/selectMatmul.ts: a Linear of many rows -> one dispatch of matmulFloats.ts an output, or
+// of matmulBytes.ts in the mode `fast`; where the tiles are too few to keep a GPU busy, the depth is cut too, and a second
 // dispatch adds the pieces up.
 
 import { sizeOf } from '../../../../tensor.js';
@@ -18,8 +18,9 @@ import { blockSize } from './activations.js';
 import { joinPieces } from './depthPieces.js';
 import { bindWeights, commonLayouts, readOperands, readsInputTwice } from './linearParts.js';
 import type { MatmulSpec } from './matmul.js';
-import { matmulSharedBytes, matmulThreads, matmulWorkgroups, writeMatmul } from './matmul.js';
+import { matmulThreads, matmulWorkgroups } from './matmul.js';
 import { matmulBytesSharedBytes, writeMatmulBytes } from './matmulBytes.js';
+import { matmulFloatsSharedBytes, writeMatmulFloats } from './matmulFloats.js';
 import type { Side } from './sides.js';
 import { quantizeDispatch } from './sides.js';
 import { matmulSplits, matmulTile } from './tuning.js';
@@ -94,7 +95,7 @@ class MatmulWriter {
     const isGrouped = layout.scales !== null && layout.scales.groups > 1;
     const shared = side
       ? matmulBytesSharedBytes(tile, products, isGrouped)
-      : matmulSharedBytes(tile, products);
+      : matmulFloatsSharedBytes(tile, products);
     if (shared > features.maxSharedBytes || matmulThreads(tile) > features.maxThreads) return undefined;
     const splits = matmulSplits({ rows, width, inDim: layout.width }, tile);
     const scales: MatmulSpec['scales'] = !layout.scales
@@ -145,7 +146,7 @@ class MatmulWriter {
       },
     };
     if (side) writeMatmulBytes(k, spec, tile);
-    else writeMatmul(k, spec, tile);
+    else writeMatmulFloats(k, spec, tile);
     if (writer.bound > features.maxBuffers) return undefined;
     const count = matmulWorkgroups(spec, tile);
     if (foldWorkgroups(count)[1] > 1) return undefined;
