@@ -1,6 +1,7 @@
 // lib/jit/targets/webgpu/kernels/attendTile.ts: how attention of many queries is cut for matrix units: queries of a
 // workgroup, keys that pass at a time, who multiplies what, and where all of it lies in shared memory.
 
+import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Features } from '../../../kernels/kernel.js';
 import { matrixSide, matrixThreads } from '../../../kernels/kernel.js';
 
@@ -99,4 +100,23 @@ export function attendLayout(spec: AttendMatricesSpec, tile: AttendTile): Attend
     workgroups: ((spec.batch * spec.heads) / heads) * Math.ceil(spec.queries / queries),
     ...{ strides, begins: { keys: 0, values, stage, weights }, vectors, bytes: 16 * vectors + 64 },
   };
+}
+
+/** A kernel that is being written: what its parts share. */
+export interface AttendKernel {
+  readonly k: KernelBuilder;
+  readonly spec: AttendMatricesSpec;
+  readonly tile: AttendTile;
+  readonly layout: AttendLayout;
+  /** Shared, u32x4: keys, values, scores and weights; before the first keys: queries. */
+  readonly memory: ArrayRef;
+  /** Shared: element 0 is 1 if a query's held score was replaced in this round. */
+  readonly replaced: ArrayRef;
+}
+
+/** Begins a kernel: gives it its shared memory. */
+export function attendKernel(k: KernelBuilder, spec: AttendMatricesSpec, tile: AttendTile): AttendKernel {
+  const layout = attendLayout(spec, tile);
+  const memory = k.shared('memory', 'u32x4', layout.vectors);
+  return { k, spec, tile, layout, memory, replaced: k.shared('replaced', 'u32', 1) };
 }
