@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { buildKernel } from '../../../lib/jit/kernels/builder.js';
 import type { MatrixKind } from '../../../lib/jit/kernels/kernel.js';
 import type { Packing } from '../../../lib/jit/kernels/unpack.js';
+import { splitDepth } from '../../../lib/jit/targets/webgpu/kernels/matmul.js';
 import {
   type MatrixMatmulSpec,
   type MatrixTile,
@@ -76,7 +77,9 @@ async function multiply({ kind, packing, rows, inDim, width, products = 1, split
       ordered(kind, packing, gpu.features.f16, x.slice(row * inDim, (row + 1) * inDim)),
     ),
   );
-  const xScales = Float32Array.from({ length: rows }, (_, row) => 1 + (row % 3));
+  const pieces = kind === 'bytes' ? splits : 1;
+  const pieceWidth = splitDepth(inDim, pieces, tile);
+  const xScales = Float32Array.from({ length: rows * pieces }, (_, i) => 1 + (i % 3));
   const perVector = { f16: 8, bf16: 8, int8: 16, int4: 32, f32: 4 }[packing];
   const rowVectors = Math.ceil(inDim / perVector);
   const groups = group ? Math.ceil(inDim / group) : 1;
@@ -91,7 +94,10 @@ async function multiply({ kind, packing, rows, inDim, width, products = 1, split
     y: new Float32Array(splits * products * rows * width),
   };
   const kernel = buildKernel({ name: 'test', threads: matrixTileThreads(tile) }, (k) => {
-    const left = { words: k.buffer('x', 'u32x4', 'read'), scales: k.buffer('xScales', 'f32', 'read') };
+    const left = {
+      ...{ words: k.buffer('x', 'u32x4', 'read'), scales: k.buffer('xScales', 'f32', 'read') },
+      pieces,
+    };
     const y = k.buffer('y', 'f32', 'readWrite');
     const rowsOf = weights.map((values, p) => {
       const words = Array.from({ length: width }, (_, row) => {
@@ -134,12 +140,13 @@ async function multiply({ kind, packing, rows, inDim, width, products = 1, split
         let expected = 0;
         for (let i = 0; i < inDim; i++) {
           const scale = isScaled ? scales[p]![column * groups + (group ? Math.floor(i / group) : 0)]! : 1;
-          expected += x[row * inDim + i]! * weights[p]![column * inDim + i]! * scale;
+          const xScale = xScales[row * pieces + Math.floor(i / pieceWidth)]!;
+          expected += x[row * inDim + i]! * weights[p]![column * inDim + i]! * scale * xScale;
         }
         const sum = Array.from({ length: splits }, (_, split) => at(split, p, row, column)).reduce(
           (a, b) => a + b,
         );
-        if (sum !== expected * xScales[row]!) expect([p, row, column, sum]).toEqual([p, row, column, expected * xScales[row]!]); // biome-ignore format: short
+        if (sum !== expected) expect([p, row, column, sum]).toEqual([p, row, column, expected]);
       }
     }
   }

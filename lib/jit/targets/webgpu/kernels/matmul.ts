@@ -55,8 +55,8 @@ export function matmulWorkgroups(
   return Math.ceil(rows / tile.rows) * Math.ceil(width / tile.columns) * splits;
 }
 
-/** Depth of a piece: whole stages of a tile. */
-function splitDepth(inDim: number, splits: number, { depth }: Pick<MatmulTile, 'depth'>): number {
+/** Depth of a piece: whole stages of a tile; the last piece may be shorter, or empty. */
+export function splitDepth(inDim: number, splits: number, { depth }: Pick<MatmulTile, 'depth'>): number {
   return Math.ceil(inDim / splits / depth) * depth;
 }
 

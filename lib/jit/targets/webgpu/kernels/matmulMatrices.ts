@@ -42,9 +42,9 @@ export interface MatrixMatmulSpec {
   readonly inDim: number; // a multiple of 16
   /**
    * u32x4 [rows, inDim / perElement], in the order that the packing's weights come out in (matrixWeights.ts); and
-   * f32 [rows]: what a row's numbers were divided by.
+   * f32 [rows], or [rows, splits]: what the numbers of a row, or of each of its pieces, were divided by.
    */
-  readonly left: { readonly words: ArrayRef; readonly scales: ArrayRef };
+  readonly left: { readonly words: ArrayRef; readonly scales: ArrayRef; readonly pieces: number };
   readonly packing: Packing;
   readonly rowVectors: number; // 16 bytes each, of a weight row
   readonly scales: 'none' | 'row' | { readonly groupSize: number };
@@ -348,7 +348,8 @@ class Writer {
   /** @param first of the staged vector's columns: with a count of 1 it alone */
   #finishRow(stage: ArrayRef, at: Expr, row: Expr, column: Expr, first: number, count: 1 | 4): void {
     const { k, spec, part } = this;
-    const rowScale = k.let('rowScale', spec.left.scales.at(row));
+    const { scales, pieces } = spec.left;
+    const rowScale = k.let('rowScale', scales.at(pieces === 1 ? row : row.mul(pieces).add(this.piece.split)));
     const columns = Array.from({ length: count }, (_, i) => i);
     const values = part.products.map(({ scales, firstRow }, p) => {
       const bits = stage.at(at.add(p * stageVectors(1)));

@@ -1,6 +1,7 @@
 // lib/jit/targets/webgpu/kernels/matrixInput.ts: rows of float32, through a norm if there is one, -> rows as matrix units
-// read them: signed bytes or float16, each row divided by a number of its own, so that none overflows.
-// Source: one scale a row of activations as in Dettmers et al. 2022, arXiv:2208.07339.
+// read them: signed bytes or float16, each row, or each of its pieces, divided by a number of its own, so that none
+// overflows.
+// Source: one scale a row of activations as in Dettmers et al. 2022, arXiv:2208.07339, or a few.
 
 import type { StructuredNode } from '../../../graph.js';
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
@@ -17,7 +18,7 @@ import type { DispatchWriter } from '../writer.js';
 /** Where rows lie for matrix units. */
 export interface MatrixInput<Use extends BufferUse = BufferUse> {
   readonly words: Use; // [rows, width] numbers
-  readonly scales: Use; // f32 [rows]
+  readonly scales: Use; // f32 [rows, pieces]
 }
 
 export type NormStep = KernelStep & { readonly node: StructuredNode<'Norm'> };
@@ -37,6 +38,9 @@ export interface MatrixInputSpec {
   readonly width: number;
   /** Of eight halves. */
   readonly order: readonly number[];
+  /** Scales of a row, and how much of the row each is for: a multiple of 8. */
+  readonly pieces: number;
+  readonly pieceWidth: number;
 }
 
 const bytesOf = ({ kind, rows, width }: MatrixInputSpec): number => rows * width * (kind === 'bytes' ? 1 : 2);
@@ -49,7 +53,7 @@ export function matrixInputDispatch(
   context: LowerContext,
 ): { readonly dispatch: Dispatch; readonly input: MatrixInput } {
   const { kind, rows, width } = spec;
-  const input = { words: context.scratch(bytesOf(spec)), scales: context.scratch(4 * rows) };
+  const input = { words: context.scratch(bytesOf(spec)), scales: context.scratch(4 * rows * spec.pieces) };
   const name = `matrix input ${kind} ${norm?.node.attrs.kind ?? ''}`.trim();
   const writer = context.writer(name, rowThreads(width, context));
   const { k } = writer;
@@ -76,7 +80,10 @@ export function keepMatrixInput(
   spec: MatrixInputSpec,
   context: LowerContext,
 ): MatrixInput<LastingUse> {
-  const input = { words: context.lasting(bytesOf(spec)), scales: context.lasting(4 * spec.rows) };
+  const input = {
+    words: context.lasting(bytesOf(spec)),
+    scales: context.lasting(4 * spec.rows * spec.pieces),
+  };
   const inputs = made.get(context) ?? new Map<KernelStep, MatrixInput<LastingUse>>();
   made.set(context, inputs.set(consumer, input));
   return input;
@@ -110,15 +117,32 @@ export function storeMatrixRow(
   const { k } = writer;
   const { kind, width } = spec;
   const values = norm ? normed(writer, own, given, norm, width, context) : given;
-  const largest = k.let('largest', values.map((value) => value.abs()).reduce((held, value) => held.max(value))); // biome-ignore format: short
-  const lanes = [0, 1, 2, 3].map((lane) => largest.lane(lane)).reduce((held, lane) => held.max(lane));
-  const [all] = reduceWorkgroup(k, context.features, 'max', lanes) as [Expr];
-  const { scale, factor } = scaleOf(k, kind, k.let('most', all));
+  const eights = Array.from({ length: values.length / 2 }, (_, i) => values.slice(2 * i, 2 * i + 2));
+  const largest = eights.map((eight) => {
+    const four = k.let('largest', eight.map((value) => value.abs()).reduce((held, value) => held.max(value))); // biome-ignore format: short
+    return k.let('most', [0, 1, 2, 3].map((lane) => four.lane(lane)).reduce((held, lane) => held.max(lane))); // biome-ignore format: short
+  });
+  const pieces = Array.from({ length: spec.pieces }, (_, piece) => piece);
+  const pieceOf = eights.map((_, i) => (pieces.length > 1 ? k.let('piece', own.place(i).div(spec.pieceWidth / 8)) : null)); // biome-ignore format: short
+  const most = pieces.map((piece) =>
+    largest
+      .map((most, i) => pieceOf[i]?.eq(piece).select(most, 0) ?? most)
+      .reduce((held, most) => held.max(most)),
+  );
+  const factors = reduceWorkgroup(k, context.features, 'max', ...most).map((all) =>
+    scaleOf(k, kind, k.let('most', all)),
+  );
   const scales = writer.bind('scales', input.scales, 'f32');
-  k.if(k.localIndex.eq(0), () => k.store(scales, row, scale));
+  k.if(k.localIndex.eq(0), () => {
+    for (const [piece, { scale }] of factors.entries())
+      k.store(scales, row.mul(pieces.length).add(piece), scale);
+  });
   const words = writer.bind('words', input.words, kind === 'bytes' ? 'u32x2' : 'u32x4');
   own.each((i, place) => {
-    const eight = values.slice(2 * i, 2 * i + 2).map((value) => k.let('scaled', value.mul(splat(factor, 4))));
+    const factor = factors
+      .map((each) => each.factor)
+      .reduce((held, each, piece) => pieceOf[i]!.ge(piece).select(each, held));
+    const eight = eights[i]!.map((value) => k.let('scaled', value.mul(splat(factor, 4))));
     k.store(words, row.mul(width / 8).add(place), packed(spec, eight));
   });
 }

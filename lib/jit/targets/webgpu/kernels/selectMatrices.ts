@@ -20,6 +20,7 @@ import { joinPieces, joinRows, type Pieces } from './depthPieces.js';
 import { perVector } from './dots.js';
 import { readLinearGroup, samePlace } from './group.js';
 import { bindWeights, commonLayouts, readOperands, readsMemory } from './linearParts.js';
+import { splitDepth } from './matmul.js';
 import type { MatrixMatmulSpec, MatrixPart, MatrixTile } from './matmulMatrices.js';
 import { matrixSharedBytes, matrixTiles, matrixTileThreads, writeMatrixMatmul } from './matmulMatrices.js';
 import type { MatrixInput, MatrixInputSpec, NormStep } from './matrixInput.js';
@@ -36,6 +37,29 @@ interface MatrixGroup {
   readonly norm: NormStep | null;
   readonly layouts: readonly [MatrixLayout, ...MatrixLayout[]];
   readonly spec: MatrixInputSpec;
+  readonly cut: MatrixCut;
+}
+
+/** Tiles of a product, and pieces of its depth. */
+interface MatrixCut {
+  readonly tile: MatrixTile;
+  readonly splits: number;
+  readonly products: number; // of one output, at most
+}
+
+function cutOf({ node }: LinearStep, kind: MatrixKind, rows: number, inDim: number): MatrixCut {
+  const shapes = node.outputs.map(({ shape }, i) => ({
+    width: shape.at(-1)!,
+    products: node.attrs.epilogues[i]!.products as readonly never[],
+  }));
+  const products = Math.max(...shapes.map((shape) => shape.products.length));
+  const columns = shapes.reduce((sum, { width, products: own }) => sum + width * own.length, 0);
+  const tile = matrixTile(kind, { rows, columns, products });
+  return {
+    tile,
+    splits: matrixSplits(kind, matrixTiles(shapes, rows, tile), { inDim, products }, tile),
+    products,
+  };
 }
 
 function matrixGroup(steps: readonly Step[], at: number, context: LowerContext): MatrixGroup | undefined {
@@ -55,8 +79,11 @@ function matrixGroup(steps: readonly Step[], at: number, context: LowerContext):
   const kind = kindOf(layouts[0], context);
   const isPaired = linear.node.attrs.epilogues.every(({ products }) => products.length <= 2);
   if (!kind || !isPaired || !takesMatrixRow(width, features.maxThreads)) return undefined;
-  const spec = { kind, rows, width, order: halvesOrder(layouts[0].packing, features.f16) };
-  return { linear, norm, layouts, spec };
+  const cut = cutOf(linear, kind, rows, width);
+  const order = halvesOrder(layouts[0].packing, features.f16);
+  const pieces = kind === 'bytes' ? cut.splits : 1;
+  const pieceWidth = pieces === 1 ? width : splitDepth(width, pieces, cut.tile);
+  return { linear, norm, layouts, spec: { kind, rows, width, order, pieces, pieceWidth }, cut };
 }
 
 /** Takes a Linear of many rows, and the norm that only it reads. */
@@ -99,6 +126,7 @@ class MatrixWriter {
   readonly #splits: number;
   readonly #products: number; // of one output, at most
   readonly #scales: MatrixMatmulSpec['scales'];
+  readonly #inputPieces: number;
 
   constructor(
     group: MatrixGroup,
@@ -107,23 +135,16 @@ class MatrixWriter {
     readonly next: MatrixGroup | undefined,
     readonly context: LowerContext,
   ) {
-    const { linear, layouts, spec } = group;
+    const { linear, layouts, spec, cut } = group;
     const { kind, rows } = spec;
     this.linear = linear;
     this.layouts = layouts;
     this.kind = kind;
     this.rows = rows;
-    const { epilogues } = linear.node.attrs;
-    const shapes = linear.node.outputs.map(({ shape }, i) => ({
-      width: shape.at(-1)!,
-      products: epilogues[i]!.products as readonly never[],
-    }));
-    const products = Math.max(...shapes.map((shape) => shape.products.length));
-    this.#products = products;
-    const widths = shapes.reduce((sum, { width, products: own }) => sum + width * own.length, 0);
-    this.#tile = matrixTile(kind, { rows, columns: widths, products });
-    const tiles = matrixTiles(shapes, rows, this.#tile);
-    this.#splits = matrixSplits(tiles, layouts[0].width, this.#tile);
+    this.#inputPieces = spec.pieces;
+    this.#tile = cut.tile;
+    this.#splits = cut.splits;
+    this.#products = cut.products;
     const { scales } = layouts[0];
     this.#scales = !scales ? 'none' : scales.groups === 1 ? 'row' : { groupSize: scales.size };
   }
@@ -148,6 +169,7 @@ class MatrixWriter {
       left: {
         words: writer.bind('xWords', input.words, 'u32x4'),
         scales: writer.bind('xScales', input.scales, 'f32'),
+        pieces: this.#inputPieces,
       },
       ...{ scales: this.#scales, splits: this.#splits, f16: features.f16, parts: parts as MatrixPart[] },
     };
