@@ -9,6 +9,7 @@ import { addGenerate } from './cli/generate.js';
 import { addInspect } from './cli/inspect.js';
 import { addModel } from './cli/model.js';
 import { addNotebook } from './cli/notebook.js';
+import { showTuning } from './cli/progress.js';
 import { addQuality } from './cli/quality.js';
 import { addQuantize } from './cli/quantize.js';
 import { addResults } from './cli/results.js';
@@ -49,6 +50,7 @@ export function createProgram(terminal: Terminal): Command {
     .helpOption('-h, --help', 'explain a command, with examples')
     .addHelpText('after', HELP);
   for (const addCommand of COMMANDS) addCommand(program, terminal);
+  showTuning(terminal);
   for (const command of [program, ...allCommands(program)]) {
     command.exitOverride().configureOutput({
       writeOut: (text) => terminal.output.write(text),

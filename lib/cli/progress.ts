@@ -2,6 +2,7 @@
 // are done at once stay silent.
 
 import { SingleBar } from 'cli-progress';
+import { onTuning } from '../jit/tuneProgress.js';
 import { note, type Terminal } from './terminal.js';
 import { formatBytes } from './units.js';
 
@@ -27,6 +28,22 @@ export function startProgress(
   describe: (done: number, total: number) => string = (done, total) => `${done} of ${total}`,
 ): Progress {
   return terminal.errors.isTTY ? barProgress(terminal, label, describe) : lineProgress(terminal, label);
+}
+
+/** Shows how far a GPU's kernels are timed, which happens when something is first compiled for it. */
+export function showTuning(terminal: Terminal): void {
+  let progress: Progress | undefined;
+  onTuning((done, total) => {
+    progress ??= startProgress(
+      terminal,
+      'Timing kernels on this GPU, once',
+      (at) => `${at} of ${total} products`,
+    );
+    progress.update(done, total);
+    if (done < total) return;
+    progress.stop();
+    progress = undefined;
+  });
 }
 
 function barProgress(

@@ -2,6 +2,7 @@
 // by adapter and driver; found when a plan first asks for them. A browser has no such file and starts anew.
 
 import { debug } from '../../debug.js';
+import { tellTuning } from '../../tuneProgress.js';
 import type { Gpu } from './device.js';
 import { problemBytes, problemKey } from './kernels/candidates.js';
 import type { MatvecShape } from './kernels/matvec.js';
@@ -57,14 +58,13 @@ export class TunedShapes {
     const missing = [...problems].filter(isMissing);
     if (missing.length === 0) return false;
     const started = performance.now();
-    const onProgress = (done: number, total: number): void =>
-      debug(1, () => `webgpu: ${done} of ${total} products timed`);
-    const timings = await tuneMatvec(this.#gpu, missing, { onProgress, most: mostCandidates }).catch(
-      (error) => {
-        debug(1, () => `webgpu: not tuned: ${(error as Error).message}`); // the defaults do
-        return new Map<string, readonly Timing[]>();
-      },
-    );
+    tellTuning(0, missing.length);
+    const options = { onProgress: tellTuning, most: mostCandidates };
+    const timings = await tuneMatvec(this.#gpu, missing, options).catch((error) => {
+      debug(1, () => `webgpu: not tuned: ${(error as Error).message}`); // the defaults do
+      tellTuning(missing.length, missing.length);
+      return new Map<string, readonly Timing[]>();
+    });
     for (const [key, [best]] of timings) if (best) shapes.set(key, best.shape);
     debug(1, () => `webgpu: tuned for ${this.#gpu.name} in ${(performance.now() - started).toFixed(0)} ms`);
     if (timings.size > 0) await save(this.#gpu, shapes);
