@@ -166,7 +166,6 @@ async function gpuNotebooks() {
   return links.length > 0 ? [`Notebooks that ran there, compiled for the GPU: ${links.join(', ')}.`] : [];
 }
 
-/** As Map.groupBy, which Node 20 lacks. */
 /** The compiled target beside its peers on a CPU; null where `npm run bench` has left no record. */
 async function peersTable() {
   const text = await readFile(join(referenceResultsFolder(), 'bench-cpu.json'), 'utf8').catch(() => null);
@@ -192,6 +191,7 @@ async function peersTable() {
   return `${title}\n\n${table(['against', 'ours', 'measured', 'a token', 'bar', ''], rows)}`;
 }
 
+/** As Map.groupBy, which Node 20 lacks. */
 function groupBy(values, keyOf) {
   const groups = new Map();
   for (const value of values) groups.set(keyOf(value), [...(groups.get(keyOf(value)) ?? []), value]);

@@ -35,9 +35,9 @@ export class WrittenAhead {
     }
   }
 
-  /** Runs that send nothing ahead write these one by one. */
-  get isEmpty(): boolean {
-    return this.#chunks.length === 0;
+  /** How many of the dispatches `take` gives: all, or none where they are few. */
+  get count(): number {
+    return this.#chunks.reduce((sum, { dispatches }) => sum + dispatches.length, 0);
   }
 
   /**

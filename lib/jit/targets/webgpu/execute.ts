@@ -35,22 +35,22 @@ export class ProgramRun {
     this.#mayReport = options.onRound !== undefined;
   }
 
-  /** @param ahead of the items before the first loop */
+  /** @param ahead the first of the items, or none */
   async items(items: readonly PreparedItem[], ahead: WrittenAhead, plan: Plan): Promise<void> {
-    const isAhead = !ahead.isEmpty && !this.options.profile;
-    if (isAhead) this.#sendAhead(ahead);
-    const begin = isAhead ? countBeforeLoop(items) : 0;
-    for (const item of items.slice(begin)) {
+    const sent = this.options.profile ? 0 : this.#sendAhead(ahead);
+    for (const item of items.slice(sent)) {
       const work = isLoop(item) ? this.#runLoop(item, plan) : this.#commands.write(item);
       if (work) await work;
     }
   }
 
-  #sendAhead(ahead: WrittenAhead): void {
+  /** @returns how many items that were */
+  #sendAhead(ahead: WrittenAhead): number {
     for (const { dispatches, commands } of ahead.take(this.memory.bind)) {
       if (commands) this.#commands.submitAhead(commands);
       else for (const prepared of dispatches) this.#commands.write(prepared);
     }
+    return ahead.count;
   }
 
   async #runLoop(loop: Extract<PreparedItem, { item: unknown }>, plan: Plan): Promise<void> {
@@ -90,12 +90,6 @@ export class ProgramRun {
     commands.timer?.dispose();
     return { ...(this.#loop && { loop: this.#loop }), ...(stepMs && { stepMs }) };
   }
-}
-
-/** Items before the first loop. */
-export function countBeforeLoop(items: readonly PreparedItem[]): number {
-  const first = items.findIndex(isLoop);
-  return first < 0 ? items.length : first;
 }
 
 /** The smallest results, up to fetchedBytes in all. */

@@ -3,7 +3,8 @@
 
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal, vector } from '../../../kernels/expression.js';
+import { literal } from '../../../kernels/expression.js';
+import { packed } from './attendRows.js';
 import type { AttendMatricesSpec } from './attendTile.js';
 
 export const halvesThreads = 256;
@@ -42,10 +43,7 @@ export function writeHalves(
   k.if(position.ge(oldest), () => {
     for (const { from, to } of pairs) {
       const fours = [0, 1].map((i) => k.let('four', from.at(index.mul(2).add(i))));
-      const words = fours.flatMap((four) =>
-        [0, 2].map((lane) => vector(four.lane(lane), four.lane(lane + 1)).packHalves()),
-      );
-      k.store(to, index, vector(...words));
+      k.store(to, index, packed(fours));
     }
   });
 }

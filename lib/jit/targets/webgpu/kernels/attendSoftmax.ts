@@ -7,7 +7,7 @@
 
 import type { Variable } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal, splat, vector } from '../../../kernels/expression.js';
+import { laneSum, literal, splat, vector } from '../../../kernels/expression.js';
 import type { Block } from './attendBlock.js';
 import { packed } from './attendRows.js';
 import type { OwnRow } from './attendStage.js';
@@ -63,11 +63,7 @@ export function weigh(
   k.set(held, next);
   const weights = scores.map(({ value }) => k.let('weight', value.sub(splat(next, 4)).unary('exp2')));
   const sum = k.let('sum', weights.reduce((a, b) => a.add(b))); // biome-ignore format: short
-  const lanes = sum
-    .lane(0)
-    .add(sum.lane(1))
-    .add(sum.lane(2).add(sum.lane(3)));
-  k.set(total, total.value.mul(keep).add(lanes));
+  k.set(total, total.value.mul(keep).add(laneSum(sum)));
   const to = k.let('weightsAt', own.row.mul(strides.weights).add(begins.weights));
   for (let i = 0; i < weights.length; i += 2)
     k.store(memory, to.add(own.places[i]!.div(2)), packed(weights.slice(i, i + 2), own.isSwapped));

@@ -124,12 +124,12 @@ export function storeMatrixRow(
   });
   const pieces = Array.from({ length: spec.pieces }, (_, piece) => piece);
   const pieceOf = eights.map((_, i) => (pieces.length > 1 ? k.let('piece', own.place(i).div(spec.pieceWidth / 8)) : null)); // biome-ignore format: short
-  const most = pieces.map((piece) =>
+  const byPiece = pieces.map((piece) =>
     largest
       .map((most, i) => pieceOf[i]?.eq(piece).select(most, 0) ?? most)
       .reduce((held, most) => held.max(most)),
   );
-  const factors = reduceWorkgroup(k, context.features, 'max', ...most).map((all) =>
+  const factors = reduceWorkgroup(k, context.features, 'max', ...byPiece).map((all) =>
     scaleOf(k, kind, k.let('most', all)),
   );
   const scales = writer.bind('scales', input.scales, 'f32');

@@ -2,6 +2,7 @@
 // it can, and whether it may read its input as signed bytes.
 
 import { sizeOf } from '../../../../tensor.js';
+import type { Mode } from '../../../target.js';
 import type { LowerContext } from '../context.js';
 import type { MatrixLayout } from '../layout.js';
 import { blockSize } from './activations.js';
@@ -42,6 +43,11 @@ export function problemOf(group: LinearGroup, context: LowerContext): Problem | 
   return { rows, inDim, layout, layouts, takesBytes: takesBytes(group, layout, inDim, context) };
 }
 
+/** True where matrix units may be given a product's input in signed bytes: each Weight row has one scale. */
+export function roundsRows({ packing, scales }: MatrixLayout, mode: Mode): boolean {
+  return mode === 'fast' && packing === 'int8' && scales?.groups === 1;
+}
+
 /**
  * True for few rows that matrix units do faster all the same, though their input and their sums take dispatches of their
  * own: those of the largest products.
@@ -52,13 +58,17 @@ export function prefersMatrices(
   layouts: readonly MatrixLayout[],
   { features, mode, matrixWeights }: LowerContext,
 ): boolean {
-  const { packing, scales } = layouts[0]!;
-  const isBytes = mode === 'fast' && packing === 'int8' && scales?.groups === 1;
   const isPlain = chains.every(({ rotary, append, largest }) => !rotary && !append && !largest);
   const { epilogues } = linear.node.attrs;
   const columns = linear.node.outputs.map(({ shape }, i) => shape.at(-1)! * epilogues[i]!.products.length);
   const weights = columns.reduce((sum, count) => sum + count) * layouts[0]!.width;
-  return features.matrices && isBytes && isPlain && rows >= leastMatrixRows && weights >= matrixWeights;
+  return (
+    features.matrices &&
+    roundsRows(layouts[0]!, mode) &&
+    isPlain &&
+    rows >= leastMatrixRows &&
+    weights >= matrixWeights
+  );
 }
 
 function isWholeScale({ scales }: MatrixLayout, vector: number): boolean {

@@ -26,7 +26,7 @@ import { matrixSharedBytes, matrixTiles, matrixTileThreads, writeMatrixMatmul } 
 import type { MatrixInput, MatrixInputSpec, NormStep } from './matrixInput.js';
 import { matrixInputDispatch, takeMatrixInput, takesMatrixRow } from './matrixInput.js';
 import { halvesOrder } from './matrixWeights.js';
-import { maxRows, prefersMatrices } from './problem.js';
+import { maxRows, prefersMatrices, roundsRows } from './problem.js';
 import { matrixSplits, matrixTile } from './tuning.js';
 
 type LinearStep = KernelStep & { readonly node: StructuredNode<'Linear'> };
@@ -111,12 +111,13 @@ export function selectMatrices(
  */
 function kindOf(
   { node }: LinearStep,
-  { packing, scales }: MatrixLayout,
+  layout: MatrixLayout,
   { mode, takesHalves }: LowerContext,
 ): MatrixKind | undefined {
+  const { packing, scales } = layout;
   if (packing === 'f32' || !takesHalves) return undefined;
+  if (roundsRows(layout, mode) && node.outputs.length === 1) return 'bytes';
   const isPerRow = !scales || scales.groups === 1;
-  if (mode === 'fast' && packing === 'int8' && isPerRow && node.outputs.length === 1) return 'bytes';
   return isPerRow || scales.size % perVector(packing) === 0 ? 'halves' : undefined;
 }
 
@@ -125,29 +126,21 @@ class MatrixWriter {
   readonly kind: MatrixKind;
   readonly rows: number;
   readonly layouts: MatrixGroup['layouts'];
-  readonly #tile: MatrixTile;
-  readonly #splits: number;
-  readonly #products: number; // of one output, at most
   readonly #scales: MatrixMatmulSpec['scales'];
-  readonly #inputPieces: number;
 
   constructor(
-    group: MatrixGroup,
+    readonly group: MatrixGroup,
     readonly input: MatrixInput,
     /** What begins with the next step. */
     readonly next: MatrixGroup | undefined,
     readonly context: LowerContext,
   ) {
-    const { linear, layouts, spec, cut } = group;
+    const { linear, layouts, spec } = group;
     const { kind, rows } = spec;
     this.linear = linear;
     this.layouts = layouts;
     this.kind = kind;
     this.rows = rows;
-    this.#inputPieces = spec.pieces;
-    this.#tile = cut.tile;
-    this.#splits = cut.splits;
-    this.#products = cut.products;
     const { scales } = layouts[0];
     this.#scales = !scales ? 'none' : scales.groups === 1 ? 'row' : { groupSize: scales.size };
   }
@@ -155,16 +148,14 @@ class MatrixWriter {
   /** @returns undefined where the adapter or an operand does not allow it */
   write(): Dispatch[] | undefined {
     const { kind, rows, layouts, input, context } = this;
+    const { tile, splits, products } = this.group.cut;
     const { features } = context;
     const [layout] = layouts;
-    const threads = matrixTileThreads(this.#tile);
-    if (
-      matrixSharedBytes(kind, this.#tile, this.#products) > features.maxSharedBytes ||
-      threads > features.maxThreads
-    )
+    const threads = matrixTileThreads(tile);
+    if (matrixSharedBytes(kind, tile, products) > features.maxSharedBytes || threads > features.maxThreads)
       return undefined;
     const writer = context.writer(`matrices ${layout.packing} ${kind} ${rows}x${layout.width}`, threads);
-    const pieces = this.#splits === 1 ? null : this.#pieces();
+    const pieces = splits === 1 ? null : this.#pieces();
     const parts = this.linear.node.outputs.map((_, i) => this.#part(writer, i, pieces));
     if (parts.some((part) => !part)) return undefined;
     const spec: MatrixMatmulSpec = {
@@ -172,17 +163,17 @@ class MatrixWriter {
       left: {
         words: writer.bind('xWords', input.words, 'u32x4'),
         scales: writer.bind('xScales', input.scales, 'f32'),
-        pieces: this.#inputPieces,
+        pieces: this.group.spec.pieces,
       },
-      ...{ scales: this.#scales, splits: this.#splits, f16: features.f16, parts: parts as MatrixPart[] },
+      ...{ scales: this.#scales, splits, f16: features.f16, parts: parts as MatrixPart[] },
     };
-    writeMatrixMatmul(writer.k, spec, this.#tile);
-    const count = matrixTiles(spec.parts, rows, this.#tile) * this.#splits;
+    writeMatrixMatmul(writer.k, spec, tile);
+    const count = matrixTiles(spec.parts, rows, tile) * splits;
     if (writer.bound > features.maxBuffers || foldWorkgroups(count)[1] > 1) return undefined;
     const dispatch = writer.in([count, 1, 1], context.step);
     if (!pieces) return [dispatch];
     const outputs = pieces.map((each, output) => ({ output, pieces: each }));
-    const sums = { linear: this.linear, rows, splits: this.#splits, outputs };
+    const sums = { linear: this.linear, rows, splits, outputs };
     const joined = this.#joinForNext(sums) ?? joinPieces(sums, this.context);
     return joined && [dispatch, joined];
   }
@@ -198,9 +189,10 @@ class MatrixWriter {
   /** Memory of an output's pieces: [splits, products, rows, width]. */
   #pieces(): BufferUse[] {
     const { linear, context } = this;
+    const { splits } = this.group.cut;
     return linear.node.outputs.map(({ shape }, i) => {
       const products = linear.node.attrs.epilogues[i]!.products.length;
-      return context.scratch(4 * this.#splits * products * this.rows * shape.at(-1)!);
+      return context.scratch(4 * splits * products * this.rows * shape.at(-1)!);
     });
   }
 
