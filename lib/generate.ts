@@ -46,7 +46,7 @@ export interface GeneratedToken {
   readonly id: number;
   /** Text that is whole by now; '' while a character is split over tokens. */
   readonly text: string;
-  /** From the last token, or from the call for the first one, until this one was known. */
+  /** From when the last token was known, or from the call for the first one, until this one was. */
   readonly latencyMs: number;
 }
 
@@ -92,10 +92,13 @@ export async function* generate(
   };
   const tokens = model.decode && options.useCache !== false ? decodeTogether : decodeSingly;
   try {
-    let begun = performance.now();
+    // A compiled loop goes on while its tokens are read here: what happens between two of them counts for the second.
+    let knownAt = performance.now();
     for await (const id of tokens(model, state, { ...options, sampling, keepLogits })) {
+      const now = performance.now();
       newIds.push(id);
-      latencies.push(performance.now() - begun);
+      latencies.push(now - knownAt);
+      knownAt = now;
       const isEnd = !options.ignoreEos && model.eosIds.includes(id);
       if (isEnd) state.finish = 'eos';
       yield {
@@ -104,7 +107,6 @@ export async function* generate(
         latencyMs: latencies.at(-1)!,
       };
       if (isEnd || newIds.length === maxNewTokens) break;
-      begun = performance.now();
     }
   } finally {
     state.key.dispose();

@@ -7,7 +7,7 @@ import type { Features } from '../../kernels/kernel.js';
 import type { CopyStep, KernelStep, Place, Plan, Step } from '../../steps.js';
 import { elementBytes } from '../../steps.js';
 import type { Mode } from '../../target.js';
-import type { BufferUse, Dispatch } from './dispatch.js';
+import type { Bank, BufferUse, Dispatch } from './dispatch.js';
 import { bindingAlignment } from './dispatch.js';
 import type { MatvecShape } from './kernels/matvec.js';
 import { leastMatrixWeights, type MatvecProblem } from './kernels/tuning.js';
@@ -24,7 +24,7 @@ export interface Operand {
   readonly base?: number;
 }
 
-export type LastingUse = Extract<BufferUse, { kind: 'scratch' | 'lasting' }>;
+export type LastingUse = Extract<BufferUse, { kind: 'lasting' }>;
 
 export interface ContextOptions {
   readonly features: Features;
@@ -59,7 +59,7 @@ export class LowerContext {
   /** Number of the step that is being lowered, as RunReport.stepMs counts. */
   step = 0;
   #scratchNext = 0;
-  readonly #lasting = new Arena(bindingAlignment);
+  readonly #lasting = [new Arena(bindingAlignment), new Arena(bindingAlignment)] as const; // by bank
   /** Constants after the plan's own. */
   readonly tables: Float32Array[] = [];
   readonly #tables = new Map<readonly number[], number>();
@@ -123,16 +123,16 @@ export class LowerContext {
   }
 
   /** Memory from this step on, until `release`. */
-  lasting(bytes: number): LastingUse {
-    return { kind: 'lasting', offset: this.#lasting.allocate(bytes), bytes };
+  lasting(bytes: number, bank: Bank = 0): LastingUse {
+    return { kind: 'lasting', bank, offset: this.#lasting[bank].allocate(bytes), bytes };
   }
 
-  release({ offset, bytes }: LastingUse): void {
-    this.#lasting.release(offset, bytes);
+  release({ bank, offset, bytes }: LastingUse): void {
+    this.#lasting[bank].release(offset, bytes);
   }
 
-  get lastingBytes(): number {
-    return this.#lasting.bytes;
+  get lastingBytes(): readonly [number, number] {
+    return [this.#lasting[0].bytes, this.#lasting[1].bytes];
   }
 
   /** Numbers that kernels read, beside the plan's constants; the same list is uploaded once. */

@@ -5,7 +5,7 @@
 import type { Kernel } from '../../kernels/kernel.js';
 import { canStandAside, functionsAgree, sideBySide, writtenArrays } from '../../kernels/side.js';
 import type { BufferUse, Dispatch } from './dispatch.js';
-import { useKey } from './dispatch.js';
+import { memoryOf, useKey } from './dispatch.js';
 import { paddedBytes } from './memory.js';
 
 /** A dispatch may be done earlier by as many places, to join another. */
@@ -134,7 +134,7 @@ function rangeOf(use: BufferUse): Range {
     return { space, begin, end: begin + paddedBytes(bytes) };
   };
   if (use.kind === 'arena') return whole('arena');
-  if (use.kind === 'scratch' || use.kind === 'lasting') return part(use.kind, use.offset, use.bytes);
+  if (use.kind === 'scratch' || use.kind === 'lasting') return part(memoryOf(use), use.offset, use.bytes);
   if (use.kind === 'place' && use.place.space === 'arena') return part('arena', use.place.offset, use.bytes);
   return whole(useKey(use));
 }

@@ -18,7 +18,7 @@ export class GpuProgram implements Executable {
   readonly #arena: GPUBuffer;
   readonly #constants: readonly GPUBuffer[];
   readonly #scratch: GPUBuffer;
-  readonly #lasting: GPUBuffer;
+  readonly #lasting: readonly GPUBuffer[]; // by bank
   readonly #control: GPUBuffer;
   readonly #texts: ReadonlySet<string>;
   readonly #steps: number;
@@ -42,7 +42,7 @@ export class GpuProgram implements Executable {
     this.codeBytes = [...texts].reduce((sum, text) => sum + text.length, 0);
     this.#arena = memory.allocate(plan.arenaBytes, 'arena', 'arena');
     this.#scratch = memory.allocate(lowering.scratchBytes, 'arena', 'scratch');
-    this.#lasting = memory.allocate(lowering.lastingBytes, 'arena', 'lasting');
+    this.#lasting = lowering.lastingBytes.map((bytes) => memory.allocate(bytes, 'arena', 'lasting'));
     this.#control = memory.allocate(bindingAlignment * Math.max(1, lowering.loops), 'arena', 'control');
     this.#constants = [...plan.constants, ...lowering.tables].map((values) => {
       const buffer = memory.allocate(values.byteLength, 'arena', 'constant');
@@ -156,7 +156,7 @@ export class GpuProgram implements Executable {
       case 'scratch':
         return { buffer: this.#scratch, offset: use.offset, size: paddedBytes(use.bytes) };
       case 'lasting':
-        return { buffer: this.#lasting, offset: use.offset, size: paddedBytes(use.bytes) };
+        return { buffer: this.#lasting[use.bank]!, offset: use.offset, size: paddedBytes(use.bytes) };
       case 'weight': {
         const part = this.host.weights.part(buffers.weights[use.weight]!, use.form, use.part);
         return whole(use.of === 'words' ? part.words : part.scales!);
@@ -177,7 +177,7 @@ export class GpuProgram implements Executable {
   dispose(): void {
     const { memory } = this.host;
     this.#ahead.clear();
-    for (const buffer of [this.#arena, this.#scratch, this.#lasting, this.#control, ...this.#constants])
+    for (const buffer of [this.#arena, this.#scratch, ...this.#lasting, this.#control, ...this.#constants])
       memory.release(buffer, 'arena');
     for (const buffer of this.#parameters) buffer.destroy();
   }

@@ -4,14 +4,16 @@
 import type { ArrayRef } from '../../kernels/builder.js';
 import { KernelBuilder } from '../../kernels/builder.js';
 import type { Expr, Type } from '../../kernels/expression.js';
-import type { Features } from '../../kernels/kernel.js';
+import type { Features, Kernel } from '../../kernels/kernel.js';
+import { writtenArrays } from '../../kernels/side.js';
 import type { BufferUse, Dispatch } from './dispatch.js';
-import { foldedWorkgroups, foldWorkgroups, useKey } from './dispatch.js';
+import { foldedWorkgroups, foldWorkgroups, memoryOf, useKey } from './dispatch.js';
 
 export class DispatchWriter {
   readonly k: KernelBuilder;
   readonly #uses: BufferUse[] = [];
   readonly #arrays = new Map<string, ArrayRef>();
+  readonly #onlyRead = new Set<string>();
 
   constructor(
     readonly name: string,
@@ -26,6 +28,15 @@ export class DispatchWriter {
   /** Binds memory, seen as an array of `element`. Whether it may be written follows from where it lies. */
   bind(name: string, use: BufferUse, element: Type): ArrayRef {
     return this.#bind(name, use, element, this.isWritten(use));
+  }
+
+  /**
+   * Binds memory that many threads read: as read-only if the kernel, when it is done, writes to nothing in the same
+   * buffer. It is then read through the fast cache (gate and up of Mistral-7B in the mode fast, H200: 31 us for 34).
+   */
+  bindRead(name: string, use: BufferUse, element: Type): ArrayRef {
+    this.#onlyRead.add(useKey(use));
+    return this.bind(name, use, element);
   }
 
   /** Binds a loop's control memory to write it. */
@@ -83,7 +94,21 @@ export class DispatchWriter {
     return this.in(foldWorkgroups(count), step);
   }
 
+  #kernel(): Kernel {
+    const kernel = this.k.kernel(this.name);
+    if (this.#onlyRead.size === 0) return kernel;
+    const names = writtenArrays(kernel);
+    const memories = this.#uses.map(memoryOf);
+    const read = new Set(memories.filter((_, i) => this.#onlyRead.has(useKey(this.#uses[i]!))));
+    for (const [i, { name }] of kernel.buffers.entries()) if (names.has(name)) read.delete(memories[i]!);
+    // A buffer is bound in one way in a dispatch.
+    const buffers = kernel.buffers.map((buffer, i) =>
+      read.has(memories[i]!) ? { ...buffer, access: 'read' as const } : buffer,
+    );
+    return { ...kernel, buffers };
+  }
+
   in(workgroups: readonly [number, number, number], step: number): Dispatch {
-    return { kernel: this.k.kernel(this.name), buffers: this.#uses, workgroups, step };
+    return { kernel: this.#kernel(), buffers: this.#uses, workgroups, step };
   }
 }

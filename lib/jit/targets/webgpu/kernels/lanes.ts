@@ -14,7 +14,13 @@ export function mostLanes(features: Features): number {
   return hasKnownSubgroups(features) ? features.minSubgroupSize : plainLanes;
 }
 
-function hasKnownSubgroups({ subgroups, minSubgroupSize, maxSubgroupSize }: Features): boolean {
+/** A number of the thread in its workgroup by which neighbours in a subgroup follow each other. */
+export function threadInOrder(k: KernelBuilder): Expr {
+  return k.builtin('subgroupIndex').mul(k.builtin('subgroupSize')).add(k.builtin('subgroupLane'));
+}
+
+/** True if all subgroups have one size, so that kernels can be written for it. */
+export function hasKnownSubgroups({ subgroups, minSubgroupSize, maxSubgroupSize }: Features): boolean {
   return subgroups && minSubgroupSize === maxSubgroupSize;
 }
 

@@ -116,7 +116,7 @@ function joinChunks(
 /** Binds what attention reads. */
 function arraysOf(step: KernelStep, context: LowerContext, writer: DispatchWriter): AttendArrays {
   const bind = (name: string, index: number): ArrayRef =>
-    writer.bind(name, context.input(step, index).use, 'f32x4');
+    writer.bindRead(name, context.input(step, index).use, 'f32x4');
   const arrays = { q: bind('q', 0), keys: bind('keys', 1), values: bind('values', 2) };
   return { ...arrays, ...placesOf(step, context, writer) };
 }

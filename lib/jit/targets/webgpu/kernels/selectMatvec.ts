@@ -59,6 +59,7 @@ class MatvecWriter {
   readonly #scales: MatvecProblem['scales'];
   readonly #writer: DispatchWriter;
   readonly #sides: { readonly request: SideRequest; readonly side: Side<LastingUse> }[] = [];
+  #input: Side | undefined;
 
   constructor(
     readonly group: LinearGroup,
@@ -115,6 +116,7 @@ class MatvecWriter {
     const { group, problem, context } = this;
     const writer = this.#writer;
     const { layout, rows, inDim } = problem;
+    this.#input = side;
     const input = side ? this.#byteInput(side) : this.#floatInput();
     const isLargest = group.chains.length === 1 && group.chains[0]!.largest !== null;
     const largest = isLargest ? largestUses(context, rows, this.#tiles(0)) : null;
@@ -140,8 +142,8 @@ class MatvecWriter {
     const writer = this.#writer;
     return {
       kind: 'bytes',
-      bytes: writer.bind('xBytes', bytes, 'u32x4'),
-      blocks: writer.bind('xBlocks', blocks, 'f32x2'),
+      bytes: writer.bindRead('xBytes', bytes, 'u32x4'),
+      blocks: writer.bindRead('xBlocks', blocks, 'f32x2'),
     };
   }
 
@@ -218,7 +220,7 @@ class MatvecWriter {
     const fits = !rotary && !append && columns % blockSize === 0 && width % blockSize === 0;
     const request = fits ? this.wanted(output) : undefined;
     if (!request) return { store };
-    const side = newSide(request, context);
+    const side = newSide(request, context, this.#input);
     this.#sides.push({ request, side });
     const { k } = this.#writer;
     const own = k.shared('own', 'f32', problem.rows * columns);

@@ -8,9 +8,16 @@ import type { LastingUse, LowerContext, Operand } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
 import type { ByteOrder } from './activations.js';
-import { blockSize, quantizedBytes, storeQuantized } from './activations.js';
+import {
+  blockSize,
+  quantizedBytes,
+  storeQuantized,
+  storeQuantizedTogether,
+  threadsOfBlock,
+} from './activations.js';
 import type { LinearGroup } from './group.js';
 import { readLinearGroup, samePlace } from './group.js';
+import { hasKnownSubgroups, threadInOrder } from './lanes.js';
 import type { Problem } from './problem.js';
 import { problemOf } from './problem.js';
 
@@ -73,10 +80,14 @@ export function sideWanted(
   return undefined;
 }
 
-/** Memory for a side; `keep` it when its dispatch is sure to be written, else give it back. */
-export function newSide({ elements }: SideRequest, context: LowerContext): Side<LastingUse> {
+/**
+ * Memory for a side; `keep` it when its dispatch is sure to be written, else give it back.
+ * @param input the side that its dispatch reads, which should lie in another buffer
+ */
+export function newSide({ elements }: SideRequest, context: LowerContext, input?: Side): Side<LastingUse> {
   const { bytes, blocks } = quantizedBytes(elements);
-  return { bytes: context.lasting(bytes), blocks: context.lasting(blocks) };
+  const bank = input?.bytes.kind === 'lasting' && input.bytes.bank === 0 ? 1 : 0;
+  return { bytes: context.lasting(bytes, bank), blocks: context.lasting(blocks, bank) };
 }
 
 export function keepSide({ consumer }: SideRequest, side: Side<LastingUse>, context: LowerContext): void {
@@ -118,32 +129,34 @@ export function storeSide(
   const gains = gain && writer.bind('gains', gain.use, 'f32');
   k.barrier();
   const words = (rows * columns) / 4;
+  const isTogether = hasKnownSubgroups(writer.features) && writer.features.minSubgroupSize >= threadsOfBlock;
   const run = (index: Expr): void => {
     const row = k.let('sideRow', index.div(columns / 4));
     const inRow = k.let('inRow', index.rem(columns / 4));
-    const block = k.let('blockBegin', inRow.div(blockSize / 4).mul(blockSize));
     const begin = k.let('sideBegin', place(row));
-    const from = k.let('from', row.mul(columns).add(block));
-    // A tile may stick out of the value at its end.
-    k.if(begin.rem(width).add(block).lt(width), () => {
-      const gainAt = gains && k.let('gainAt', begin.add(block).rem(width));
-      storeQuantized(
-        k,
-        arrays,
-        order,
-        begin.div(4).add(inRow),
-        (i) => own.at(from.add(i)),
-        gains && gainAt ? (i) => gains.at(gainAt.add(i)) : null,
-      );
+    const word = begin.div(4).add(inRow);
+    const first = k.let('first', isTogether ? inRow.mul(4) : inRow.div(blockSize / 4).mul(blockSize));
+    const from = k.let('from', row.mul(columns).add(first));
+    const value = (i: Expr | number): Expr => own.at(from.add(i));
+    // A tile may stick out of the value at its end, by whole blocks.
+    k.if(begin.rem(width).add(first).lt(width), () => {
+      const gainAt = gains && k.let('gainAt', begin.rem(width).add(first));
+      const gainOf = gains && gainAt ? (i: Expr | number): Expr => gains.at(gainAt.add(i)) : null;
+      if (!isTogether) storeQuantized(k, arrays, order, word, value, gainOf);
+      else {
+        const four = [0, 1, 2, 3];
+        const values = four.map((i) => k.let('value', value(i)));
+        storeQuantizedTogether(k, arrays, order, word, values, gainOf && four.map(gainOf));
+      }
     });
   };
-  eachThread(k, words, run);
+  eachThread(k, isTogether ? k.let('thread', threadInOrder(k)) : k.localIndex, words, run);
 }
 
 /** Runs `body` for 0 to count - 1 over the workgroup's threads. */
-function eachThread(k: KernelBuilder, count: number, body: (index: Expr) => void): void {
-  if (count <= k.threads) k.if(k.localIndex.lt(count), () => body(k.localIndex));
-  else k.for('index', k.localIndex, count, body, k.threads);
+function eachThread(k: KernelBuilder, thread: Expr, count: number, body: (index: Expr) => void): void {
+  if (count <= k.threads) k.if(thread.lt(count), () => body(thread));
+  else k.for('index', thread, count, body, k.threads);
 }
 
 /** Makes bytes of a value that nobody left any of. */
