@@ -7,7 +7,8 @@ import type { Expr, NumberType, Type } from './expression.js';
 export interface BufferArray {
   readonly name: string;
   readonly element: Type;
-  readonly access: 'read' | 'readWrite' | 'atomic'; // atomic: elements u32 or i32, added to by many
+  /** atomic: elements u32 or i32, added to by many. uniform: four elements, read as constants are. */
+  readonly access: 'read' | 'readWrite' | 'atomic' | 'uniform';
 }
 
 /** An array that the threads of a workgroup share, or that one thread has for itself. */

@@ -47,9 +47,10 @@ export class GpuMemory {
 
   /**
    * A buffer for storage; zeros at first.
+   * @param isUniform kernels may be given it as constants too
    * @throws RangeError if it is larger than the adapter's buffers can be. Too little memory is found out later: `settled`
    */
-  allocate(bytes: number, use: MemoryUse, label: string): GPUBuffer {
+  allocate(bytes: number, use: MemoryUse, label: string, isUniform = false): GPUBuffer {
     const { device } = this.gpu;
     const size = paddedBytes(bytes);
     const { maxBufferSize, maxStorageBufferBindingSize } = device.limits;
@@ -62,7 +63,8 @@ export class GpuMemory {
       );
     if (use !== 'buffers') this.#giveUpKept(); // for what lasts
     device.pushErrorScope('out-of-memory');
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const { STORAGE, COPY_SRC, COPY_DST, UNIFORM } = GPUBufferUsage;
+    const usage = STORAGE | COPY_SRC | COPY_DST | (isUniform ? UNIFORM : 0);
     const buffer = device.createBuffer({ label, size, usage });
     this.#ages.set(buffer, this.#made++);
     this.used[use] += size;

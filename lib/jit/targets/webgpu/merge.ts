@@ -123,7 +123,7 @@ function usesOf({ kernel, buffers }: Dispatch): Use[] {
   written.set(kernel, names);
   return kernel.buffers.map(({ name, element, access }, i) => {
     const use = buffers[i]!;
-    const isWritable = access !== 'read';
+    const isWritable = access !== 'read' && access !== 'uniform';
     return { use, range: rangeOf(use), element, isWritable, isWritten: names.has(name) };
   });
 }

@@ -92,6 +92,7 @@ export class Pipelines {
   /** One layout for all kernels with the same kinds of buffers. */
   #layout({ buffers, parameters }: Kernel): GPUBindGroupLayout {
     const types = buffers.map(({ access }): GPUBufferBindingType => {
+      if (access === 'uniform') return 'uniform';
       return access === 'read' ? 'read-only-storage' : 'storage';
     });
     if (parameters.length > 0) types.push('uniform');

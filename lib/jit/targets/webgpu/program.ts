@@ -43,7 +43,8 @@ export class GpuProgram implements Executable {
     this.#arena = memory.allocate(plan.arenaBytes, 'arena', 'arena');
     this.#scratch = memory.allocate(lowering.scratchBytes, 'arena', 'scratch');
     this.#lasting = lowering.lastingBytes.map((bytes) => memory.allocate(bytes, 'arena', 'lasting'));
-    this.#control = memory.allocate(bindingAlignment * Math.max(1, lowering.loops), 'arena', 'control');
+    const controlBytes = bindingAlignment * Math.max(1, lowering.loops);
+    this.#control = memory.allocate(controlBytes, 'arena', 'control', true);
     this.#constants = [...plan.constants, ...lowering.tables].map((values) => {
       const buffer = memory.allocate(values.byteLength, 'arena', 'constant');
       memory.write(buffer, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));

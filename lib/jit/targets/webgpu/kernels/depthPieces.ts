@@ -1,6 +1,6 @@
 // lib/jit/targets/webgpu/kernels/depthPieces.ts: pieces of a product's depth, which matmulFloats.ts, matmulBytes.ts
-// and matmulMatrices.ts leave where tiles are few, -> their sum with the epilogue: element by element; or a workgroup a row,
-// which then also makes the next product's input for matrix units.
+// and matmulMatrices.ts leave where tiles are few, -> their sum with the epilogue: element by element, with signed bytes
+// beside it for a product of few rows; or a workgroup a row, which then also makes the next product's input for matrix units.
 
 import type { StructuredNode } from '../../../graph.js';
 import type { Expr } from '../../../kernels/expression.js';
@@ -10,9 +10,12 @@ import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
+import { blockSize } from './activations.js';
 import { readOperands, readsMemory } from './linearParts.js';
 import type { MatrixInputSpec, NormStep } from './matrixInput.js';
 import { keepMatrixInput, OwnEights, rowThreads, storeMatrixRow } from './matrixInput.js';
+import type { SideRequest } from './sides.js';
+import { keepSide, newSide, storeSide } from './sides.js';
 
 /** An output's pieces: f32 [splits, products, rows, width]. */
 export interface OutputPieces {
@@ -29,17 +32,28 @@ export interface Pieces {
   readonly scaleOf?: (writer: DispatchWriter, product: number) => (column: Expr) => Expr;
 }
 
-/** @returns undefined where the adapter or an operand does not allow it */
+/**
+ * @param wanted signed bytes that a later product asks for, of the only output
+ * @returns undefined where the adapter or an operand does not allow it
+ */
 export function joinPieces(
   { linear, rows, splits, outputs, scaleOf }: Pieces,
   context: LowerContext,
+  wanted?: SideRequest,
 ): Dispatch | undefined {
   const { node } = linear;
   const sizes = outputs.map(({ output }) => rows * node.outputs[output]!.shape.at(-1)!);
   const writer = context.writer('pieces of the depth', 128);
   const { k } = writer;
   const all = sizes.reduce((sum, size) => sum + size, 0);
-  const index = writer.threadIndex(all);
+  // Bytes are made by neighbours together: no thread may have left, and a workgroup has whole rows or parts of one.
+  const width = node.outputs[0]!.shape.at(-1)!;
+  const columns = Math.min(width, k.threads);
+  const isWhole = all % k.threads === 0 && k.threads % columns === 0 && width % columns === 0;
+  const request = isWhole && columns % blockSize === 0 && outputs.length === 1 ? wanted : undefined;
+  const own = request && k.shared('own', 'f32', k.threads);
+  const first = own && k.let('first', writer.workgroupIndex(all / k.threads).mul(k.threads));
+  const index = first ? k.let('index', first.add(k.localIndex)) : writer.threadIndex(all);
   const bodies = outputs.map(({ output, pieces }, i) => {
     const { shape } = node.outputs[output]!;
     const epilogue = node.attrs.epilogues[output]!;
@@ -60,7 +74,9 @@ export function joinPieces(
         return k.let('value', scale ? sum.mul(scale(column)) : sum);
       });
       const read = operands.map((operand): Expr => operand(row, column));
-      k.store(y, at, writeProgram(k, epilogue.program, [...values, ...read]));
+      const result = k.let('result', writeProgram(k, epilogue.program, [...values, ...read]));
+      k.store(y, at, result);
+      if (own) k.store(own, k.localIndex, result);
     };
   });
   if (bodies.some((body) => !body) || writer.bound > context.features.maxBuffers) return undefined;
@@ -70,6 +86,11 @@ export function joinPieces(
     else k.if(at.lt(sizes[i]!), () => bodies[i]!(at), () => write(i + 1, first + sizes[i]!)); // biome-ignore format: short
   };
   write(0, 0);
+  if (request && own && first) {
+    const side = newSide(request, context);
+    storeSide(writer, request, side, own, k.threads / columns, columns, (row) => first.add(row.mul(columns)));
+    keepSide(request, side, context);
+  }
   return writer.forThreads(all, context.step);
 }
 

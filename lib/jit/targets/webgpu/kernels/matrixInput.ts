@@ -45,13 +45,14 @@ export interface MatrixInputSpec {
 
 const bytesOf = ({ kind, rows, width }: MatrixInputSpec): number => rows * width * (kind === 'bytes' ? 1 : 2);
 
-/** Makes the input of a product, which nobody has made yet: a workgroup a row. */
+/** Makes the input of a product, which nobody has made yet: a workgroup a row, or a piece where pieces are alike. */
 export function matrixInputDispatch(
-  spec: MatrixInputSpec,
+  whole: MatrixInputSpec,
   linear: KernelStep,
   norm: NormStep | null,
   context: LowerContext,
 ): { readonly dispatch: Dispatch; readonly input: MatrixInput } {
+  const spec = norm ? whole : rowAPiece(whole);
   const { kind, rows, width } = spec;
   const input = { words: context.scratch(bytesOf(spec)), scales: context.scratch(4 * rows * spec.pieces) };
   const name = `matrix input ${kind} ${norm?.node.attrs.kind ?? ''}`.trim();
@@ -63,6 +64,13 @@ export function matrixInputDispatch(
   const given = own.read(x, k.let('base', row.mul(width / 4)));
   storeMatrixRow(writer, own, row, given, { spec, norm, input }, context);
   return { dispatch: writer.forWorkgroups(rows, context.step), input };
+}
+
+/** The same memory with a row for each piece, if they are of one length and can be made. */
+function rowAPiece(spec: MatrixInputSpec): MatrixInputSpec {
+  const { rows, width, pieces, pieceWidth } = spec;
+  if (pieces * pieceWidth !== width || pieceWidth % 16 !== 0) return spec;
+  return { ...spec, rows: rows * pieces, width: pieceWidth, pieces: 1 };
 }
 
 /** What a product asks of whoever makes its input's rows. */
