@@ -23,6 +23,19 @@ describe('generate', () => {
     expect(cached.cacheBytes).toBe(2 * 2 * 3 * 4 * 4 * (prompt.length + 19)); // the last token is never appended
   });
 
+  test('what happens between two tokens counts: a compiled loop goes on meanwhile', async () => {
+    const begun = performance.now();
+    const latencies: number[] = [];
+    for await (const { latencyMs } of generate(model, prompt, { maxNewTokens: 5 })) {
+      latencies.push(latencyMs);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    const passed = performance.now() - begun;
+    const sum = latencies.reduce((all, ms) => all + ms, 0);
+    expect(sum).toBeGreaterThan(4 * 19);
+    expect(sum).toBeLessThanOrEqual(passed);
+  });
+
   test('a seed repeats a sampled text, another seed changes it', async () => {
     const sampled = (seed: number, useCache = true) =>
       collect(model, prompt, {

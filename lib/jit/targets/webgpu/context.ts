@@ -80,7 +80,7 @@ export class LowerContext {
     this.mode = mode;
     this.shapes = shapes;
     this.kernels = kernels;
-    this.features = { ...features, maxBuffers: features.maxBuffers - 1 }; // one is a loop's control memory
+    this.features = features;
     this.bindingBytes = bindingBytes;
     this.takesHalves = takesHalves;
     this.matrixWeights = matrixWeights;

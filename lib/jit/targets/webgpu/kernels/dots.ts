@@ -134,28 +134,29 @@ export function meetBytes(
       },
     };
   }
-  const ones = literal('u32', 0x01010101);
-  const offsets = parts.map(({ x }) => {
-    const sum = sumFrom(
-      literal('i32', 0),
-      [0, 1, 2, 3].map((i) => dot(x.lane(i), ones)),
-    );
-    return k.let('offset', smallFloatZero.sub(sum.mul(8)));
-  });
+  const scales = parts.map(({ block }) => k.let('scale', block.lane(0).mul(1 / 16)));
   return {
     squares,
     dot: (words) =>
       parts
-        .map(({ x, block }, half) => {
+        .map(({ x }, half) => {
           const products = [0, 1].flatMap((i) => {
-            const word = words.lane(2 * half + i);
-            const [low, high] = [word.and(0x0f0f0f0f), word.shr(4).and(0x0f0f0f0f)];
+            const [low, high] = sixteenfold(words.lane(2 * half + i));
             return [dot(low, x.lane(2 * i)), dot(high, x.lane(2 * i + 1))];
           });
-          return smallFloat(sumFrom(offsets[half]!, products)).mul(block.lane(0));
+          return smallFloat(sumFrom(smallFloatZero, products)).mul(scales[half]!);
         })
         .reduce((sum, part) => sum.add(part)),
   };
+}
+
+/**
+ * The low and the high four bits of each byte as signed bytes, times 16: stored plus 8 and in a byte's upper half, they
+ * only want its highest bit turned over.
+ */
+function sixteenfold(word: Expr): [Expr, Expr] {
+  const signed = (upper: Expr): Expr => upper.and(0xf0f0f0f0).xor(0x80808080);
+  return [signed(word.shl(4)), signed(word)];
 }
 
 /** The bits of 1.5 * 2^23, where float32 numbers are 1 apart: so many more in an integer is so much more in a float. */
