@@ -55,6 +55,15 @@ function reduceBySubgroups(
   });
 }
 
+/** Reduces over `count` neighbours of a subgroup, a power of two; all of them have to arrive, and each gets the result. */
+export function reduceNeighbours(k: KernelBuilder, combine: Combine, count: number, value: Expr): Expr {
+  const join = combiners[combine];
+  let held = k.let('held', value);
+  for (let step = 1; step < count; step *= 2)
+    held = k.let('held', join(held, held.subgroup('subgroupShuffleXor', step)));
+  return held;
+}
+
 /** Halves the number of threads that hold a part, until one is left. */
 export function reduceByTree(
   k: KernelBuilder,

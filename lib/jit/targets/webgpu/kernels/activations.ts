@@ -6,6 +6,7 @@
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { literal, vector } from '../../../kernels/expression.js';
+import { reduceNeighbours } from '../../../kernels/reduce.js';
 import { roundedByte } from '../../../kernels/unpack.js';
 
 /** Values that share a scale. */
@@ -88,20 +89,10 @@ export function storeQuantizedTogether(
   gains: readonly Expr[] | null,
 ): void {
   const scaled = values.map((value, i) => (gains ? k.let('scaled', value.mul(gains[i]!)) : value));
-  const exchange = (held: Expr, step: number): Expr => held.subgroup('subgroupShuffleXor', step);
-  // Each is named where it is found: exchanges belong where all threads of the block are.
-  let largest = k.let(
-    'largest',
-    scaled.map((value) => value.abs()).reduce((held, value) => held.max(value)),
-  );
-  let squares = k.let(
-    'squares',
-    values.map((value) => value.mul(value)).reduce((sum, value) => sum.add(value)),
-  );
-  for (let step = 1; step < threadsOfBlock; step *= 2) {
-    largest = k.let('largest', largest.max(exchange(largest, step)));
-    squares = k.let('squares', squares.add(exchange(squares, step)));
-  }
+  const own = scaled.map((value) => value.abs()).reduce((held, value) => held.max(value));
+  const largest = reduceNeighbours(k, 'max', threadsOfBlock, own);
+  const ownSquares = values.map((value) => value.mul(value)).reduce((sum, value) => sum.add(value));
+  const squares = reduceNeighbours(k, 'add', threadsOfBlock, ownSquares);
   const factor = k.let('factor', largest.gt(0).select(literal('f32', 127).div(largest), 0));
   const byte = (i: number, index: number): Expr => roundedByte(scaled[i]!.mul(factor), index);
   let packed: Expr;
@@ -111,7 +102,7 @@ export function storeQuantizedTogether(
     const even = k.let('even', byte(0, 0).or(byte(2, 1)));
     const odd = k.let('odd', byte(1, 0).or(byte(3, 1)));
     const isSecond = k.let('isSecond', word.and(1).ne(0));
-    const given = k.let('given', exchange(isSecond.select(even, odd), 1));
+    const given = k.let('given', isSecond.select(even, odd).subgroup('subgroupShuffleXor', 1));
     packed = isSecond.select(given.or(odd.shl(16)), even.or(given.shl(16)));
   }
   k.store(bytes, word, packed);

@@ -10,7 +10,7 @@ import type { Expr } from '../../../kernels/expression.js';
 import { literal, splat } from '../../../kernels/expression.js';
 import type { Features } from '../../../kernels/kernel.js';
 import { exp } from '../../../kernels/math.js';
-import { reduceWorkgroup } from '../../../kernels/reduce.js';
+import { reduceNeighbours, reduceWorkgroup } from '../../../kernels/reduce.js';
 import type { AttendProblem, AttendSpec } from './attendShape.js';
 import {
   keysAtOnce,
@@ -154,11 +154,8 @@ function writeScores(
       );
       return parts.map((key) => {
         const products = key.map((one, i) => one.dot(query[i]!));
-        return sumOverLanes(
-          k,
-          products.reduce((held, product) => held.add(product)),
-          sharing,
-        );
+        const product = products.reduce((held, one) => held.add(one));
+        return reduceNeighbours(k, 'add', sharing, product);
       });
     });
     for (const head of each)
@@ -171,13 +168,6 @@ function writeScores(
   if (atOnce >= spec.chunk) round(literal('u32', 0));
   else k.for('keysBegin', 0, length, round, atOnce);
   return largest.map((one) => one.value);
-}
-
-function sumOverLanes(k: KernelBuilder, value: Expr, sharing: number): Expr {
-  let sum = k.let('score', value);
-  for (let step = 1; step < sharing; step *= 2)
-    sum = k.let('score', sum.add(sum.subgroup('subgroupShuffleXor', step)));
-  return sum;
 }
 
 /** Scores -> weights in their place, 0 past the end. */

@@ -12,12 +12,13 @@ import type { ArrayRef, KernelBuilder, Matrix } from '../../../kernels/builder.j
 import type { Expr } from '../../../kernels/expression.js';
 import { literal, splat } from '../../../kernels/expression.js';
 import { matrixSide } from '../../../kernels/kernel.js';
+import { reduceNeighbours } from '../../../kernels/reduce.js';
 import type { AttendArrays } from './attend.js';
 import type { Block, KeyRange } from './attendBlock.js';
 import { blockOf, keysSeen } from './attendBlock.js';
 import { readRows, rowOf, storeRows } from './attendRows.js';
 import type { Running } from './attendSoftmax.js';
-import { beginSoftmax, overRow, weigh } from './attendSoftmax.js';
+import { beginSoftmax, weigh } from './attendSoftmax.js';
 import type { OwnRow, Sums } from './attendStage.js';
 import { ownMatrices, ownRow, passResults, stageSums } from './attendStage.js';
 import type { AttendKernel, AttendMatricesSpec, AttendTile } from './attendTile.js';
@@ -172,7 +173,7 @@ function finish(
 ): void {
   const { k, spec, layout } = kernel;
   const { query } = own;
-  const all = overRow(kernel, own, total.value, 'add');
+  const all = reduceNeighbours(k, 'add', own.threads, total.value);
   const isReal = k.let('isReal', query.bits('i32').lt(block.count));
   const factor = k.let('factor', isReal.select(literal('f32', 1).div(all), 0));
   const row = k.let('outRow', block.row.add(own.row.div(layout.queries)));

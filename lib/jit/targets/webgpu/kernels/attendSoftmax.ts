@@ -8,6 +8,7 @@
 import type { Variable } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { laneSum, literal, splat, vector } from '../../../kernels/expression.js';
+import { reduceNeighbours } from '../../../kernels/reduce.js';
 import type { Block } from './attendBlock.js';
 import { packed } from './attendRows.js';
 import type { OwnRow } from './attendStage.js';
@@ -55,7 +56,7 @@ export function weigh(
     'four',
     scores.map(({ value }) => value).reduce((a, b) => a.max(b)),
   );
-  const most = overRow(kernel, own, largestLane(four), 'max');
+  const most = reduceNeighbours(k, 'max', own.threads, largestLane(four));
   const isAbove = k.let('isAbove', most.gt(held.value.add(slack)));
   k.if(isAbove.and(held.value.gt(nothing / 2)), () => k.store(replaced, 0, 1));
   const next = k.let('next', isAbove.select(most, held.value));
@@ -92,17 +93,6 @@ function hideUnseen(
       k.set(score, isSeen.select(score.value, literal('f32x4', hidden)));
     }
   });
-}
-
-/** The sum or the largest over a row's threads. */
-export function overRow({ k }: AttendKernel, { threads }: OwnRow, value: Expr, op: 'add' | 'max'): Expr {
-  let held = value;
-  for (let mask = 1; mask < threads; mask *= 2) {
-    const one = k.let('one', held);
-    const other = one.subgroup('subgroupShuffleXor', mask);
-    held = op === 'add' ? one.add(other) : one.max(other);
-  }
-  return k.let('all', held);
 }
 
 function largestLane(four: Expr): Expr {
