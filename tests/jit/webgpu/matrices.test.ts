@@ -6,13 +6,13 @@ import { buildKernel } from '../../../lib/jit/kernels/builder.js';
 import type { MatrixKind } from '../../../lib/jit/kernels/kernel.js';
 import type { Packing } from '../../../lib/jit/kernels/unpack.js';
 import { splitDepth } from '../../../lib/jit/targets/webgpu/kernels/matmul.js';
+import { writeMatrixMatmul } from '../../../lib/jit/targets/webgpu/kernels/matmulMatrices.js';
 import {
   type MatrixMatmulSpec,
   type MatrixTile,
   matrixTiles,
   matrixTileThreads,
-  writeMatrixMatmul,
-} from '../../../lib/jit/targets/webgpu/kernels/matmulMatrices.js';
+} from '../../../lib/jit/targets/webgpu/kernels/matrixTile.js';
 import { halvesOrder } from '../../../lib/jit/targets/webgpu/kernels/matrixWeights.js';
 import { createWebgpuTarget } from '../../../lib/jit/targets/webgpu/run.js';
 import { linear } from '../../../lib/ops.js';

@@ -1,102 +1,20 @@
 // lib/jit/targets/webgpu/kernels/matmulMatrices.ts: many rows x [rows, in] times weight rows [out, in] on the adapter's
 // matrix units: a workgroup stages a tile of each side in shared memory, its subgroups multiply squares of 16. The next
-// tile is read into registers while the last one is multiplied. What x is read as: matrixInput.ts.
+// tile is read into registers while the last one is multiplied. What x is read as: matrixInput.ts; what becomes of the
+// sums: matmulMatricesFinish.ts.
 // Tuned on an H200: tiles of 128 x 128 with 64 x 64 a subgroup; an odd number of vectors a row, against bank conflicts.
 
 import type { ArrayRef, KernelBuilder, Matrix, Variable } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal, splat, vector } from '../../../kernels/expression.js';
-import type { MatrixKind } from '../../../kernels/kernel.js';
-import { matrixSide, matrixThreads } from '../../../kernels/kernel.js';
-import type { Packing } from '../../../kernels/unpack.js';
+import { literal } from '../../../kernels/expression.js';
+import { matrixSide } from '../../../kernels/kernel.js';
 import { perVector } from './dots.js';
 import { depthPiece } from './matmul.js';
-import { groupFactor, unpackedVectors, vectorsOf } from './matrixWeights.js';
+import { finishSums } from './matmulMatricesFinish.js';
+import type { MatrixMatmulSpec, MatrixPart, MatrixTile } from './matrixTile.js';
+import { columnsOf, perElement, rightVectors, tileStride, tilesOf } from './matrixTile.js';
+import { unpackedVectors, vectorsOf } from './matrixWeights.js';
 import type { WeightRows } from './matvecFinish.js';
-
-/** Sizes of a workgroup's tile and of a subgroup's share of it; multiples of 16. `columns` are of all products. */
-export interface MatrixTile {
-  readonly rows: number;
-  readonly columns: number;
-  readonly depth: number;
-  readonly subgroupRows: number;
-  readonly subgroupColumns: number;
-}
-
-/** One output: its columns, and what is done with them. */
-export interface MatrixPart {
-  readonly width: number;
-  readonly products: readonly WeightRows[];
-  /**
-   * Writes neighbouring elements of a row.
-   * @param column of the first one; `count` follow, all of them inside
-   * @param values f32x4: four columns of each product
-   * @param split which piece of the depth they are of
-   */
-  finish(row: Expr, column: Expr, values: readonly Expr[], count: 1 | 4, split: Expr): void;
-}
-
-export interface MatrixMatmulSpec {
-  readonly kind: MatrixKind;
-  readonly rows: number;
-  readonly inDim: number; // a multiple of 16
-  /**
-   * u32x4 [rows, inDim / perElement], in the order that the packing's weights come out in (matrixWeights.ts); and
-   * f32 [rows], or [rows, splits]: what the numbers of a row, or of each of its pieces, were divided by.
-   */
-  readonly left: { readonly words: ArrayRef; readonly scales: ArrayRef; readonly pieces: number };
-  readonly packing: Packing;
-  readonly rowVectors: number; // 16 bytes each, of a weight row
-  readonly scales: 'none' | 'row' | { readonly groupSize: number };
-  /** Pieces that the depth is cut into, a workgroup each. */
-  readonly splits: number;
-  /** The adapter computes with float16. */
-  readonly f16: boolean;
-  readonly parts: readonly MatrixPart[];
-}
-
-/** Numbers in an element of a u32x4 array. */
-export const perElement: Readonly<Record<MatrixKind, number>> = { halves: 8, bytes: 16 };
-
-export function matrixTileThreads({ rows, columns, subgroupRows, subgroupColumns }: MatrixTile): number {
-  return (rows / subgroupRows) * (columns / subgroupColumns) * matrixThreads;
-}
-
-/** A sum on its way out lies in u32x4: rows of four vectors, and one to spare against bank conflicts. */
-const stageStride = matrixSide / 4 + 1;
-/** Vectors that a subgroup needs for a sum of each product. */
-const stageVectors = (products: number): number => products * matrixSide * stageStride;
-
-/** Vectors from one staged row to the next. */
-const tileStride = (kind: MatrixKind, { depth }: MatrixTile): number => depth / perElement[kind] + 1;
-
-export function matrixSharedBytes(kind: MatrixKind, tile: MatrixTile, products: number): number {
-  return 16 * (tile.rows * tileStride(kind, tile) + rightVectors(kind, tile, products));
-}
-
-/** The right side's memory is also where sums go on their way out: what more there was would cost the main loop. */
-function rightVectors(kind: MatrixKind, tile: MatrixTile, products: number): number {
-  const subgroups = matrixTileThreads(tile) / matrixThreads;
-  return Math.max(tile.columns * tileStride(kind, tile), subgroups * stageVectors(products));
-}
-
-/** Columns of one product in a tile. */
-function columnsOf({ products }: Pick<MatrixPart, 'products'>, tile: MatrixTile): number {
-  return tile.columns / products.length;
-}
-
-function tilesOf(part: Pick<MatrixPart, 'products' | 'width'>, rows: number, tile: MatrixTile): number {
-  return Math.ceil(rows / tile.rows) * Math.ceil(part.width / columnsOf(part, tile));
-}
-
-/** Tiles of all parts, before the depth is cut. */
-export function matrixTiles(
-  parts: readonly Pick<MatrixPart, 'products' | 'width'>[],
-  rows: number,
-  tile: MatrixTile,
-): number {
-  return parts.reduce((sum, part) => sum + tilesOf(part, rows, tile), 0);
-}
 
 /** Writes the kernel's body; the builder has matrixTileThreads threads. */
 export function writeMatrixMatmul(k: KernelBuilder, spec: MatrixMatmulSpec, tile: MatrixTile): void {
@@ -159,7 +77,9 @@ class Writer {
       Array.from({ length: tile.subgroupColumns / matrixSide }, () => k.matrixSum('sum', spec.kind)),
     );
     this.#loop(firstRow, firstColumn, () => this.#multiply(sums, ownRow, ownColumn));
-    this.#finish(sums, subgroup, firstRow.add(ownRow), firstColumn.add(ownColumn.div(part.products.length)));
+    const finished = { k, spec, tile, part, stage: this.shared.right, split: this.piece.split };
+    const column = firstColumn.add(ownColumn.div(part.products.length));
+    finishSums(finished, sums, subgroup, firstRow.add(ownRow), column);
   }
 
   #loop(firstRow: Expr, firstColumn: Expr, multiply: () => void): void {
@@ -303,64 +223,5 @@ class Writer {
         for (const [i, byColumn] of sums.entries()) k.matrixMultiplyAdd(byColumn[j]!, lefts[i]!, right);
       });
     }
-  }
-
-  /** Sums go through shared memory, one of each product at a time, so that threads write neighbouring columns. */
-  #finish(sums: readonly (readonly Matrix[])[], subgroup: Expr, firstRow: Expr, firstColumn: Expr): void {
-    const { k, part, shared } = this;
-    const turns = part.products.length;
-    const base = k.let('base', subgroup.mul(stageVectors(turns)));
-    sums.forEach((byColumn, i) => {
-      for (let j = 0; j < byColumn.length; j += turns) {
-        for (const [p, sum] of byColumn.slice(j, j + turns).entries())
-          k.matrixStore(sum, shared.right, base.add(p * stageVectors(1)), stageStride);
-        k.barrier();
-        this.#write(base, firstRow.add(i * matrixSide), firstColumn.add((j / turns) * matrixSide));
-        k.barrier();
-      }
-    });
-  }
-
-  /** Finishes what the subgroup has in the stage: a thread takes four columns of two rows. */
-  #write(base: Expr, firstRow: Expr, firstColumn: Expr): void {
-    const { k, spec, tile, part, shared } = this;
-    const lane = k.let('lane', k.localIndex.rem(matrixThreads));
-    const four = k.let('four', lane.rem(4));
-    const column = k.let('outColumn', firstColumn.add(four.mul(4)));
-    const isWhole = part.width % 4 === 0;
-    const count = isWhole ? 4 : 1;
-    const run = (inRow: Expr): void => {
-      const row = k.let('outRow', firstRow.add(inRow));
-      const at = k.let('staged', base.add(inRow.mul(stageStride)).add(four));
-      const rowInside = spec.rows % tile.rows === 0 ? null : row.lt(spec.rows);
-      for (let i = 0; i < 4; i += count) {
-        const own = column.add(i);
-        const columnInside = part.width % columnsOf(part, tile) === 0 ? null : own.lt(part.width);
-        const both = rowInside && columnInside ? rowInside.and(columnInside) : (rowInside ?? columnInside);
-        const finish = (): void => this.#finishRow(shared.right, at, row, own, i, count);
-        if (both) k.if(both, finish);
-        else finish();
-      }
-    };
-    k.for('half', 0, literal('u32', 2), (half) => run(half.mul(8).add(lane.div(4))));
-  }
-
-  /** @param first of the staged vector's columns: with a count of 1 it alone */
-  #finishRow(stage: ArrayRef, at: Expr, row: Expr, column: Expr, first: number, count: 1 | 4): void {
-    const { k, spec, part } = this;
-    const { scales, pieces } = spec.left;
-    const rowScale = k.let('rowScale', scales.at(pieces === 1 ? row : row.mul(pieces).add(this.piece.split)));
-    const columns = Array.from({ length: count }, (_, i) => i);
-    const values = part.products.map(({ scales, firstRow }, p) => {
-      const bits = stage.at(at.add(p * stageVectors(1)));
-      const sums = spec.kind === 'halves' ? bits.bits('f32x4') : bits.bits('i32x4').to('f32');
-      const staged = k.let('sums', sums.mul(splat(rowScale, 4)));
-      const own = count === 4 ? staged : splat(staged.lane(first), 4);
-      if (spec.scales === 'none' || !scales) return own;
-      if (spec.scales !== 'row') return k.let('value', own.mul(1 / groupFactor));
-      const each = columns.map((i) => scales.at(column.add(firstRow + i)));
-      return k.let('value', own.mul(count === 4 ? vector(...each) : splat(each[0]!, 4)));
-    });
-    part.finish(row, column, values, count, this.piece.split);
   }
 }

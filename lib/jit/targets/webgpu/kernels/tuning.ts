@@ -7,7 +7,7 @@ import type { Packing } from '../../../kernels/unpack.js';
 import { perVector } from './dots.js';
 import { mostLanes } from './lanes.js';
 import type { MatmulTile } from './matmul.js';
-import type { MatrixTile } from './matmulMatrices.js';
+import type { MatrixTile } from './matrixTile.js';
 import type { MatvecShape } from './matvec.js';
 
 export interface MatvecProblem {
