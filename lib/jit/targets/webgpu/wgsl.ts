@@ -263,7 +263,7 @@ class Printer {
 
 function bufferLine({ name, element, access }: BufferArray, binding: number): string {
   if (access === 'uniform')
-    return `@group(0) @binding(${binding}) var<uniform> ${name}: vec4<${typeName(element)}>;`;
+    return `@group(0) @binding(${binding}) var<uniform> ${wgslName(name)}: vec4<${typeName(element)}>;`;
   const item = access === 'atomic' ? `atomic<${typeName(element)}>` : typeName(element);
   const mode = access === 'read' ? 'read' : 'read_write';
   return `@group(0) @binding(${binding}) var<storage, ${mode}> ${wgslName(name)}: array<${item}>;`;

@@ -24,6 +24,12 @@ export interface QuantizedArrays {
  */
 export type ByteOrder = 'plain' | 'nibbles';
 
+/** What numbers up to `largest` are multiplied by to become signed bytes, and what those are multiplied by after. */
+export function byteScale(k: KernelBuilder, largest: Expr): { readonly factor: Expr; readonly scale: Expr } {
+  const factor = k.let('factor', largest.gt(0).select(literal('f32', 127).div(largest), 0));
+  return { factor, scale: largest.mul(1 / 127) };
+}
+
 /** Bytes of a quantized value of so many elements, its blocks after them. */
 export function quantizedBytes(elements: number): { readonly bytes: number; readonly blocks: number } {
   return { bytes: elements, blocks: (elements / blockSize) * 8 };
@@ -50,7 +56,7 @@ export function storeQuantized(
     k.set(largest, largest.value.max((gains ? own.mul(gains(i)) : own).abs()));
     k.set(squares, own.fma(own, squares.value));
   });
-  const factor = k.let('factor', largest.value.gt(0).select(literal('f32', 127).div(largest.value), 0));
+  const { factor, scale } = byteScale(k, largest.value);
   const place = k.let('place', word.rem(blockSize / 4));
   const packed = k.variable('packed', literal('u32', 0));
   for (let byte = 0; byte < 4; byte++) {
@@ -67,8 +73,7 @@ export function storeQuantized(
   }
   k.store(bytes, word, packed.value);
   k.if(place.eq(0), () => {
-    const pair = largest.value.mul(1 / 127);
-    k.store(blocks, word.div(blockSize / 4), vector(pair, squares.value));
+    k.store(blocks, word.div(blockSize / 4), vector(scale, squares.value));
   });
 }
 
@@ -93,7 +98,7 @@ export function storeQuantizedTogether(
   const largest = reduceNeighbours(k, 'max', threadsOfBlock, own);
   const ownSquares = values.map((value) => value.mul(value)).reduce((sum, value) => sum.add(value));
   const squares = reduceNeighbours(k, 'add', threadsOfBlock, ownSquares);
-  const factor = k.let('factor', largest.gt(0).select(literal('f32', 127).div(largest), 0));
+  const { factor, scale } = byteScale(k, largest);
   const byte = (i: number, index: number): Expr => roundedByte(scaled[i]!.mul(factor), index);
   let packed: Expr;
   if (order === 'plain') packed = [0, 1, 2, 3].map((i) => byte(i, i)).reduce((held, each) => held.or(each));
@@ -107,6 +112,6 @@ export function storeQuantizedTogether(
   }
   k.store(bytes, word, packed);
   k.if(word.rem(threadsOfBlock).eq(0), () => {
-    k.store(blocks, word.div(threadsOfBlock), vector(largest.mul(1 / 127), squares));
+    k.store(blocks, word.div(threadsOfBlock), vector(scale, squares));
   });
 }

@@ -15,7 +15,7 @@ import { readOperands, readsMemory } from './linearParts.js';
 import type { MatrixInputSpec, NormStep } from './matrixInput.js';
 import { keepMatrixInput, OwnEights, rowThreads, storeMatrixRow } from './matrixInput.js';
 import type { SideRequest } from './sides.js';
-import { keepSide, newSide, storeSide } from './sides.js';
+import { keepSide, newSide, sideBuffers, storeSide } from './sides.js';
 
 /** An output's pieces: f32 [splits, products, rows, width]. */
 export interface OutputPieces {
@@ -36,11 +36,8 @@ export interface Pieces {
  * @param wanted signed bytes that a later product asks for, of the only output
  * @returns undefined where the adapter or an operand does not allow it
  */
-export function joinPieces(
-  { linear, rows, splits, outputs, scaleOf }: Pieces,
-  context: LowerContext,
-  wanted?: SideRequest,
-): Dispatch | undefined {
+export function joinPieces(sums: Pieces, context: LowerContext, wanted?: SideRequest): Dispatch | undefined {
+  const { linear, rows, splits, outputs, scaleOf } = sums;
   const { node } = linear;
   const sizes = outputs.map(({ output }) => rows * node.outputs[output]!.shape.at(-1)!);
   const writer = context.writer('pieces of the depth', 128);
@@ -79,7 +76,9 @@ export function joinPieces(
       if (own) k.store(own, k.localIndex, result);
     };
   });
-  if (bodies.some((body) => !body) || writer.bound > context.features.maxBuffers) return undefined;
+  if (bodies.some((body) => !body)) return undefined;
+  if (writer.bound + (request ? sideBuffers : 0) > context.features.maxBuffers)
+    return request && joinPieces(sums, context); // without bytes there may be room
   const write = (i: number, first: number): void => {
     const at = k.let('at', first === 0 ? index : index.sub(literal('u32', first)));
     if (i === bodies.length - 1) bodies[i]!(at);

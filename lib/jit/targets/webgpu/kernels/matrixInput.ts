@@ -14,6 +14,7 @@ import type { KernelStep } from '../../../steps.js';
 import type { LastingUse, LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
+import { byteScale } from './activations.js';
 
 /** Where rows lie for matrix units. */
 export interface MatrixInput<Use extends BufferUse = BufferUse> {
@@ -237,10 +238,7 @@ function normed(
 
 /** A row's scale, and what its numbers are multiplied by. Float16 keeps its precision: the scale is a power of two. */
 function scaleOf(k: KernelBuilder, kind: MatrixKind, most: Expr): { scale: Expr; factor: Expr } {
-  if (kind === 'bytes') {
-    const factor = most.gt(0).select(literal('f32', 127).div(most), 0);
-    return { scale: most.mul(1 / 127), factor: k.let('factor', factor) };
-  }
+  if (kind === 'bytes') return byteScale(k, most);
   // The power of two at or below the largest becomes 1,024.
   const power = k.let('power', most.max(1e-30).bits('u32').and(0x7f800000));
   const scale = k.let('scale', power.sub(10 << 23).bits('f32'));

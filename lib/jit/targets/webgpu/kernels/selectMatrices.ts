@@ -30,10 +30,7 @@ import { halvesOrder } from './matrixWeights.js';
 import { maxRows, prefersMatrices, roundsRows } from './problem.js';
 import type { SideRequest } from './sides.js';
 import { sideWanted } from './sides.js';
-import { matrixSplits, matrixTile } from './tuning.js';
-
-/** Rows up to which an input is read again and again while the weights are read once. */
-const fewRows = 32;
+import { fewMatrixRows, matrixSplits, matrixTile } from './tuning.js';
 
 type LinearStep = KernelStep & { readonly node: StructuredNode<'Linear'> };
 
@@ -103,13 +100,13 @@ export function selectMatrices(
   const { linear, norm, spec } = group;
   const held = takeMatrixInput(norm ?? linear, context);
   const made = held ? undefined : matrixInputDispatch(spec, linear, norm, context);
-  const next = matrixGroup(steps, at + (norm ? 2 : 1), context);
-  const from = at + (norm ? 2 : 1);
+  const taken = norm ? 2 : 1;
+  const next = matrixGroup(steps, at + taken, context);
   const value = { ...context.output(linear), place: linear.outputs[0]! };
-  const wanted = sideWanted(steps, from, value, context);
+  const wanted = () => sideWanted(steps, at + taken, value, context);
   const dispatches = new MatrixWriter(group, held ?? made!.input, next, wanted, context).write();
   if (held) for (const use of [held.words, held.scales]) context.release(use);
-  return dispatches && { dispatches: [...(made ? [made.dispatch] : []), ...dispatches], steps: norm ? 2 : 1 };
+  return dispatches && { dispatches: [...(made ? [made.dispatch] : []), ...dispatches], steps: taken };
 }
 
 /**
@@ -143,7 +140,7 @@ class MatrixWriter {
     /** What begins with the next step. */
     readonly next: MatrixGroup | undefined,
     /** What some later product of few rows asks of the first output. */
-    readonly wanted: SideRequest | undefined,
+    readonly wanted: () => SideRequest | undefined,
     readonly context: LowerContext,
   ) {
     const { linear, layouts, spec } = group;
@@ -171,12 +168,12 @@ class MatrixWriter {
     if (parts.some((part) => !part)) return undefined;
     // With few rows every workgroup reads the same input (8 rows of gate and up, H200: 38 us for 44); with many it is
     // read past the fast cache as fast.
-    const bind = rows <= fewRows ? writer.bindRead.bind(writer) : writer.bind.bind(writer);
+    const bind = rows <= fewMatrixRows ? 'bindRead' : 'bind';
     const spec: MatrixMatmulSpec = {
       ...{ kind, rows, inDim: layout.width, packing: layout.packing, rowVectors: layout.rowWords / 4 },
       left: {
-        words: bind('xWords', input.words, 'u32x4'),
-        scales: bind('xScales', input.scales, 'f32'),
+        words: writer[bind]('xWords', input.words, 'u32x4'),
+        scales: writer[bind]('xScales', input.scales, 'f32'),
         pieces: this.group.spec.pieces,
       },
       ...{ scales: this.#scales, splits, f16: features.f16, parts: parts as MatrixPart[] },
@@ -188,7 +185,7 @@ class MatrixWriter {
     if (!pieces) return [dispatch];
     const outputs = pieces.map((each, output) => ({ output, pieces: each }));
     const sums = { linear: this.linear, rows, splits, outputs };
-    const joined = this.#joinForNext(sums) ?? joinPieces(sums, context, this.wanted);
+    const joined = this.#joinForNext(sums) ?? joinPieces(sums, context, this.wanted());
     return joined && [dispatch, joined];
   }
 

@@ -80,6 +80,9 @@ export function sideWanted(
   return undefined;
 }
 
+/** Buffers that storeSide binds at most: bytes, blocks, gains. */
+export const sideBuffers = 3;
+
 /**
  * Memory for a side; `keep` it when its dispatch is sure to be written, else give it back.
  * @param input the side that its dispatch reads, which should lie in another buffer

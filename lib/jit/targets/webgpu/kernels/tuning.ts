@@ -157,14 +157,17 @@ function splitsOf(tiles: number, wanted: number, inDim: number, shortest: number
 /** Tiles that keep a large GPU busy: one a multiprocessor. */
 const wantedTiles = 128;
 
+/** So many rows are one tile: each workgroup reads them all, while the weights are read once. */
+export const fewMatrixRows = 32;
+
 /** A tile for matrix units: large ones do the most work a byte, small ones keep a large GPU busy with few rows. */
 export function matrixTile(
   kind: MatrixKind,
   { rows, columns, products }: { readonly rows: number; readonly columns: number; readonly products: number },
 ): MatrixTile {
   const wide = kind === 'bytes' ? 2 : 1; // a vector holds twice as many bytes as halves
-  if (rows <= 32) {
-    const few = rows <= 16 ? 16 : 32;
+  if (rows <= fewMatrixRows) {
+    const few = rows <= 16 ? 16 : fewMatrixRows;
     return {
       rows: few,
       columns: 128,
