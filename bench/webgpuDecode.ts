@@ -19,11 +19,11 @@ console.log(`# ${gpu.name} ${JSON.stringify(gpu.features)}`);
 
 async function timeProducts(): Promise<void> {
   const products: readonly Pick<MatvecProblem, 'inDim' | 'widths' | 'products' | 'norm'>[] = [
-    { inDim: 4096, widths: [4096, 1024, 1024], products: 1, norm: true },
-    { inDim: 4096, widths: [4096], products: 1, norm: false },
-    { inDim: 4096, widths: [14336], products: 2, norm: true },
-    { inDim: 14336, widths: [4096], products: 1, norm: false },
-    { inDim: 4096, widths: [32000], products: 1, norm: true },
+    { inDim: 4096, widths: [4096, 1024, 1024], products: 1, norm: 'rms' },
+    { inDim: 4096, widths: [4096], products: 1, norm: 'none' },
+    { inDim: 4096, widths: [14336], products: 2, norm: 'rms' },
+    { inDim: 14336, widths: [4096], products: 1, norm: 'none' },
+    { inDim: 4096, widths: [32000], products: 1, norm: 'rms' },
   ];
   for (const rows of [1, 4, 8]) {
     const kind = { packing: 'int8', scales: 'row', input: 'bytes', leastColumns: 16, rows } as const;

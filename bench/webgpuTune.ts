@@ -10,18 +10,18 @@ import { type MatvecProblem, matvecShape } from 'response-time/jit/targets/webgp
 
 type Product = Pick<MatvecProblem, 'inDim' | 'widths' | 'products' | 'norm'>;
 const mistral: readonly Product[] = [
-  { inDim: 4096, widths: [4096, 1024, 1024], products: 1, norm: true },
-  { inDim: 4096, widths: [4096], products: 1, norm: false },
-  { inDim: 4096, widths: [14336], products: 2, norm: true },
-  { inDim: 14336, widths: [4096], products: 1, norm: false },
-  { inDim: 4096, widths: [32000], products: 1, norm: true },
+  { inDim: 4096, widths: [4096, 1024, 1024], products: 1, norm: 'rms' },
+  { inDim: 4096, widths: [4096], products: 1, norm: 'none' },
+  { inDim: 4096, widths: [14336], products: 2, norm: 'rms' },
+  { inDim: 14336, widths: [4096], products: 1, norm: 'none' },
+  { inDim: 4096, widths: [32000], products: 1, norm: 'rms' },
 ];
 const gpt2: readonly Product[] = [
-  { inDim: 768, widths: [768, 768, 768], products: 1, norm: false },
-  { inDim: 768, widths: [768], products: 1, norm: false },
-  { inDim: 768, widths: [3072], products: 1, norm: false },
-  { inDim: 3072, widths: [768], products: 1, norm: false },
-  { inDim: 768, widths: [50257], products: 1, norm: false },
+  { inDim: 768, widths: [768, 768, 768], products: 1, norm: 'layer' },
+  { inDim: 768, widths: [768], products: 1, norm: 'none' },
+  { inDim: 768, widths: [3072], products: 1, norm: 'layer' },
+  { inDim: 3072, widths: [768], products: 1, norm: 'none' },
+  { inDim: 768, widths: [50257], products: 1, norm: 'layer' },
 ];
 
 type Kind = Pick<MatvecProblem, 'packing' | 'scales' | 'input' | 'rows'>;

@@ -62,13 +62,15 @@ interface Problem {
   readonly width: number;
   readonly products?: number;
   readonly splits?: number;
+  readonly pieces?: number;
   readonly group?: number;
 }
 
 const tile: MatrixTile = { rows: 32, columns: 32, depth: 32, subgroupRows: 16, subgroupColumns: 32 };
 
 /** One product by the kernel, and by plain sums; numbers are integers, so that both are equal. */
-async function multiply({ kind, packing, rows, inDim, width, products = 1, splits = 1, group }: Problem) {
+async function multiply(problem: Problem) {
+  const { kind, packing, rows, inDim, width, products = 1, splits = 1, group } = problem;
   if (typeof gpu === 'string') throw new Error(gpu);
   const x = integers(rows * inDim, 7, 1);
   const xWords = Array.from({ length: rows }, (_, row) =>
@@ -77,9 +79,13 @@ async function multiply({ kind, packing, rows, inDim, width, products = 1, split
       ordered(kind, packing, gpu.features.f16, x.slice(row * inDim, (row + 1) * inDim)),
     ),
   );
-  const pieces = kind === 'bytes' ? splits : 1;
+  const { pieces = kind === 'bytes' ? splits : 1 } = problem;
   const pieceWidth = splitDepth(inDim, pieces, tile);
-  const xScales = Float32Array.from({ length: rows * pieces }, (_, i) => 1 + (i % 3));
+  // From piece to piece half of the last one's, so that taking a sum from one to the next is exact too.
+  const scaleOf = (row: number, piece: number) => (1 + (row % 3)) * 2 ** (pieces - piece);
+  const xScales = Float32Array.from({ length: rows * pieces }, (_, i) =>
+    scaleOf(Math.floor(i / pieces), i % pieces),
+  );
   const perVector = { f16: 8, bf16: 8, int8: 16, int4: 32, f32: 4 }[packing];
   const rowVectors = Math.ceil(inDim / perVector);
   const groups = group ? Math.ceil(inDim / group) : 1;
@@ -118,7 +124,7 @@ async function multiply({ kind, packing, rows, inDim, width, products = 1, split
       parts: [
         {
           ...{ width, products: rowsOf },
-          finish: (row, column, values, count, split) => {
+          finish: (row, column, values, count, split) => () => {
             for (const [p, value] of values.entries()) {
               const piece = split.mul(products).add(p).mul(rows * width); // biome-ignore format: short
               const place = k.let('place', piece.add(row.mul(width)).add(column));
@@ -161,6 +167,8 @@ describe.skipIf(typeof gpu === 'string')(`products (${webgpuReason})`, () => {
     { kind: 'halves', packing: 'int4', rows: 33, inDim: 96, width: 40, group: 32, splits: 2 },
     { kind: 'bytes', packing: 'int8', rows: 33, inDim: 64, width: 40 },
     { kind: 'bytes', packing: 'int8', rows: 9, inDim: 80, width: 20, products: 2, splits: 2 },
+    { kind: 'bytes', packing: 'int8', rows: 40, inDim: 112, width: 33, pieces: 3 },
+    { kind: 'bytes', packing: 'int8', rows: 9, inDim: 80, width: 20, products: 2, pieces: 4 },
   ])('%o', multiply);
 });
 
@@ -218,6 +226,21 @@ describe.skipIf(!hasWebgpu)(`as the target selects them (${webgpuReason})`, () =
       await target.dispose();
     },
   );
+
+  test('fast: many tiles, whose workgroups go through pieces of different scales', async () => {
+    const target = await newTarget();
+    const weight = weightOf(512, 2048, 1);
+    const fn = (x: tf.Tensor) => tf.add(linear(x, weight), 1);
+    // A quarter of each row is 1,000 times as large, a quarter 30 times, one row is 0.
+    const sizes = [30, 1, 1000, 1e-3];
+    const values = Array.from({ length: 512 * 512 }, (_, i) =>
+      i < 512 ? 0 : sizes[Math.floor((i % 512) / 128)]! * Math.sin(i * 12.9898 + (i % 7)),
+    );
+    await checkOnTarget(target, fn as never, [tf.tensor2d(values, [512, 512])], tolerances.fast, 1e-3, {
+      mode: 'fast',
+    });
+    await target.dispose();
+  });
 
   test('fast: eight rows of large products between those of small ones', async () => {
     const target = await newTarget(10_000);

@@ -14,7 +14,7 @@ const largeGpu = {
 };
 const problem: MatvecProblem = {
   ...{ rows: 1, inDim: 4096, packing: 'int8', widths: [14336], products: 2, scales: 'row', input: 'bytes' },
-  ...{ norm: true, leastColumns: 16 },
+  ...{ norm: 'rms', leastColumns: 16 },
 };
 
 describe('ways to cut a kernel', () => {

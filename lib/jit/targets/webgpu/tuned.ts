@@ -11,7 +11,7 @@ import type { MatvecProblem } from './kernels/tuning.js';
 import { readStored, writeStored } from './store.js';
 
 /** Rises when kernels change so that old shapes mean nothing. */
-const version = 2;
+const version = 3;
 /** Smaller matrices take no time worth saving. */
 const leastBytes = 1e6;
 /** Candidates of a problem: a few seconds for all of a model's. */

@@ -1,11 +1,13 @@
 // lib/jit/targets/webgpu/kernels/candidates.ts: the ways to cut a matrix-vector kernel that are worth timing on an
 // adapter, and the kernel that is timed. Source: the ranges in which the best ones of an H100 and an H200 lay.
 
+import type { ArrayRef } from '../../../kernels/builder.js';
 import { KernelBuilder } from '../../../kernels/builder.js';
+import type { Expr } from '../../../kernels/expression.js';
 import type { Features, Kernel } from '../../../kernels/kernel.js';
-import { blockSize } from './activations.js';
+import { blockSize, storeQuantizedTogether } from './activations.js';
 import { perVector } from './dots.js';
-import { mostLanes } from './lanes.js';
+import { hasKnownSubgroups, mostLanes, threadInOrder } from './lanes.js';
 import type { MatvecInput, MatvecShape } from './matvec.js';
 import { matvecThreads, writeMatvec } from './matvec.js';
 import { type MatvecProblem, mostProducts, mostThreads, severalRows, wantedLanes } from './tuning.js';
@@ -64,7 +66,10 @@ function unrollsOf(steps: number, rowsPerGroup: number, { rows }: MatvecProblem)
   return divisors.slice(rows >= severalRows ? -2 : -3).filter((n) => isBusy(n * rowsPerGroup));
 }
 
-/** A kernel of a problem's kind that only stores its sums: words, scales, input, (blocks), output. */
+/**
+ * A kernel of a problem's kind: words, scales, input, (blocks), output; with an input in signed bytes also those of the
+ * output and their blocks, for as workgroups grow, more threads wait for the few that make them.
+ */
 export function timedKernel(features: Features, problem: MatvecProblem, shape: MatvecShape): Kernel {
   const { rows, inDim, packing, products, widths, scales, input: kind, norm } = problem;
   const k = new KernelBuilder(matvecThreads(shape));
@@ -76,6 +81,9 @@ export function timedKernel(features: Features, problem: MatvecProblem, shape: M
       ? { kind, bytes: k.buffer('bytes', 'u32x4', 'read'), blocks: k.buffer('blocks', 'f32x2', 'read') }
       : { kind, x: k.buffer('x', 'f32x4', 'read'), gain: null, bias: null };
   const y = k.buffer('y', 'f32', 'readWrite');
+  const columns = shape.rows / products;
+  const leaves = kind === 'bytes' && hasKnownSubgroups(features) && columns % blockSize === 0;
+  const own = leaves ? k.shared('own', 'f32', rows * columns) : undefined;
   const weights = Array.from({ length: products }, (_, i) => ({
     words,
     scales: scaled,
@@ -86,20 +94,49 @@ export function timedKernel(features: Features, problem: MatvecProblem, shape: M
     features,
     {
       ...{ rows, inDim, packing, rowVectors: Math.ceil(inDim / perVector(packing)), scales, input },
-      norm: norm ? { kind: 'rms', epsilon: 1e-5 } : null,
+      norm: norm === 'none' ? null : { kind: norm, epsilon: 1e-5 },
       parts: [
         {
           ...{ width, products: weights, pairs: null },
           finish: (row, [column], [values]) => {
             const sum = values!.reduce((total, value) => total.add(value));
-            k.store(y, row.mul(width).add(column!), sum);
+            const result = k.let('result', sum);
+            k.store(y, row.mul(width).add(column!), result);
+            if (own) k.store(own, row.mul(columns).add(column!.rem(columns)), result);
           },
+          ...(own ? { afterwards: (first: Expr) => leaveBytes(k, own, width, columns, rows, first) } : {}),
         },
       ],
     },
     shape,
   );
   return k.kernel('timed matvec');
+}
+
+/** As sides.ts does it. */
+function leaveBytes(
+  k: KernelBuilder,
+  own: ArrayRef,
+  width: number,
+  columns: number,
+  rows: number,
+  first: Expr,
+): void {
+  const arrays = {
+    bytes: k.buffer('leftBytes', 'u32', 'readWrite'),
+    blocks: k.buffer('leftBlocks', 'f32x2', 'readWrite'),
+  };
+  k.barrier();
+  const thread = k.let('thread', threadInOrder(k));
+  k.if(thread.lt((rows * columns) / 4), () => {
+    const values = [0, 1, 2, 3].map((i) => k.let('value', own.at(thread.mul(4).add(i))));
+    const begin = thread
+      .div(columns / 4)
+      .mul(width)
+      .add(first);
+    const word = begin.div(4).add(thread.rem(columns / 4));
+    storeQuantizedTogether(k, arrays, 'plain', k.let('word', word), values, null);
+  });
 }
 
 /** Bytes of a problem's words, scales, input, blocks and output. */
@@ -127,7 +164,7 @@ export function problemKey(problem: MatvecProblem): string {
     packing,
     scale,
     input,
-    norm ? 'norm' : '',
+    norm === 'none' ? '' : norm,
     `${rows}x${inDim}x${width}x${products}`,
     leastColumns,
   ].join(' ');

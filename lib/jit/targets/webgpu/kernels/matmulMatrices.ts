@@ -4,15 +4,25 @@
 // sums: matmulMatricesFinish.ts.
 // Tuned on an H200: tiles of 128 x 128 with 64 x 64 a subgroup; an odd number of vectors a row, against bank conflicts.
 
-import type { ArrayRef, KernelBuilder, Matrix, Variable } from '../../../kernels/builder.js';
+import type { KernelBuilder, Matrix, Variable } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { literal } from '../../../kernels/expression.js';
-import { matrixSide } from '../../../kernels/kernel.js';
+import { matrixSide, matrixThreads } from '../../../kernels/kernel.js';
 import { perVector } from './dots.js';
-import { depthPiece } from './matmul.js';
+import { depthPiece, splitDepth } from './matmul.js';
 import { finishSums } from './matmulMatricesFinish.js';
+import { rescaleSums } from './matrixRescale.js';
+import { type Sides, type StageSlot, stageSlots } from './matrixStage.js';
 import type { MatrixMatmulSpec, MatrixPart, MatrixTile } from './matrixTile.js';
-import { columnsOf, perElement, rightVectors, tileStride, tilesOf } from './matrixTile.js';
+import {
+  columnsOf,
+  isRescaled,
+  matrixTileThreads,
+  perElement,
+  rightVectors,
+  tileStride,
+  tilesOf,
+} from './matrixTile.js';
 import { unpackedVectors, vectorsOf } from './matrixWeights.js';
 import type { WeightRows } from './matvecFinish.js';
 
@@ -21,30 +31,37 @@ export function writeMatrixMatmul(k: KernelBuilder, spec: MatrixMatmulSpec, tile
   const { kind } = spec;
   const stride = tileStride(kind, tile);
   const products = Math.max(...spec.parts.map((part) => part.products.length));
+  const vectors = { left: tile.rows * stride, right: rightVectors(kind, tile, products) };
   const shared = {
-    left: k.shared('left', 'u32x4', tile.rows * stride),
-    right: k.shared('right', 'u32x4', rightVectors(kind, tile, products)),
+    left: k.shared('left', 'u32x4', vectors.left),
+    right: k.shared('right', 'u32x4', vectors.right),
   };
+  const subgroup = k.let('subgroup', k.builtin('matrixGroup'));
+  const slots = stageSlots(k, shared, vectors, matrixTileThreads(tile) / matrixThreads, subgroup);
   const { place, ...piece } = depthPiece(k, spec, tile);
   const write = (at: number, first: number): void => {
     const part = spec.parts[at]!;
     const count = tilesOf(part, spec.rows, tile);
-    const body = (): void => new Writer(k, spec, tile, part, shared, piece).write(place.sub(first));
+    const body = (): void =>
+      new Writer(k, spec, tile, part, shared, slots, piece).write(place.sub(first), subgroup);
     if (at === spec.parts.length - 1) body();
     else k.if(place.lt(first + count), body, () => write(at + 1, first + count));
   };
   write(0, 0);
 }
 
-interface Shared {
-  readonly left: ArrayRef;
-  readonly right: ArrayRef;
-}
-
 /** A vector that a thread reads ahead, and what its numbers are multiplied by. */
 interface Ahead {
   readonly vector: Variable;
   readonly factor: Variable | null;
+}
+
+/** What is done with the sums. */
+interface Work {
+  /** Adds the products of what is staged. */
+  multiply(): void;
+  /** Takes them from the unit of a piece of the depth to the next one's. */
+  rescale(depthPiece: Expr): void;
 }
 
 /** A thread's task in a staged piece: number of the row, and of the vector along the depth. */
@@ -58,31 +75,34 @@ class Writer {
     readonly spec: MatrixMatmulSpec,
     readonly tile: MatrixTile,
     readonly part: MatrixPart,
-    readonly shared: Shared,
+    readonly shared: Sides,
+    readonly slots: readonly StageSlot[],
     readonly piece: Omit<ReturnType<typeof depthPiece>, 'place'>,
   ) {
     this.#stride = tileStride(spec.kind, tile);
   }
 
-  write(place: Expr): void {
-    const { k, spec, tile, part } = this;
+  write(place: Expr, subgroup: Expr): void {
+    const { k, spec, tile, part, slots } = this;
     const down = Math.ceil(spec.rows / tile.rows);
     const firstRow = k.let('firstRow', place.rem(down).mul(tile.rows));
     const firstColumn = k.let('firstColumn', place.div(down).mul(columnsOf(part, tile)));
-    const subgroup = k.let('subgroup', k.builtin('matrixGroup'));
     const across = tile.columns / tile.subgroupColumns;
     const ownRow = k.let('ownRow', subgroup.div(across).mul(tile.subgroupRows));
     const ownColumn = k.let('ownColumn', subgroup.rem(across).mul(tile.subgroupColumns));
     const sums = Array.from({ length: tile.subgroupRows / matrixSide }, () =>
       Array.from({ length: tile.subgroupColumns / matrixSide }, () => k.matrixSum('sum', spec.kind)),
     );
-    this.#loop(firstRow, firstColumn, () => this.#multiply(sums, ownRow, ownColumn));
-    const finished = { k, spec, tile, part, stage: this.shared.right, split: this.piece.split };
-    const column = firstColumn.add(ownColumn.div(part.products.length));
-    finishSums(finished, sums, subgroup, firstRow.add(ownRow), column);
+    const firstOwn = firstRow.add(ownRow);
+    this.#loop(firstRow, firstColumn, {
+      multiply: () => this.#multiply(sums, ownRow, ownColumn),
+      rescale: (depthPiece) => rescaleSums(k, spec, tile, sums, slots, firstOwn, depthPiece),
+    });
+    const finished = { k, spec, tile, part, split: this.piece.split };
+    finishSums(finished, sums, slots, firstOwn, firstColumn.add(ownColumn.div(part.products.length)));
   }
 
-  #loop(firstRow: Expr, firstColumn: Expr, multiply: () => void): void {
+  #loop(firstRow: Expr, firstColumn: Expr, { multiply, rescale }: Work): void {
     const { k, spec, tile, part } = this;
     const { begin, end } = this.piece;
     const lefts = this.#rooms(this.#leftTasks, false);
@@ -94,21 +114,33 @@ class Writer {
     };
     readAhead(begin);
     const last = (Math.ceil(spec.inDim / tile.depth) - 1) * tile.depth;
-    k.for(
-      'depth',
-      begin,
-      end,
-      (depth) => {
-        this.#storeLeft(lefts);
-        for (const [p, ahead] of rights.entries()) this.#storeRight(ahead, p);
-        k.barrier();
-        // After the last piece this reads it once more: a branch would cost more.
-        readAhead(k.let('next', depth.add(tile.depth).min(last)));
-        multiply();
-        k.barrier();
-      },
-      tile.depth,
-    );
+    const walk = (from: Expr, to: Expr): void =>
+      k.for(
+        'depth',
+        from,
+        to,
+        (depth) => {
+          this.#storeLeft(lefts);
+          for (const [p, ahead] of rights.entries()) this.#storeRight(ahead, p);
+          k.barrier();
+          // After the last piece this reads it once more: a branch would cost more.
+          readAhead(k.let('next', depth.add(tile.depth).min(last)));
+          multiply();
+          k.barrier();
+        },
+        tile.depth,
+      );
+    if (!isRescaled(spec)) {
+      walk(begin, end);
+      return;
+    }
+    const { pieces } = spec.left;
+    const length = splitDepth(spec.inDim, pieces, tile);
+    k.for('depthPiece', 0, literal('u32', pieces), (depthPiece) => {
+      const from = k.let('from', depthPiece.mul(length));
+      walk(from, k.let('to', from.add(length).min(spec.inDim)));
+      k.if(depthPiece.lt(pieces - 1), () => rescale(depthPiece));
+    });
   }
 
   get #leftTasks(): { rows: number; along: number } {

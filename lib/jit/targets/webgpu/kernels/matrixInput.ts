@@ -42,6 +42,8 @@ export interface MatrixInputSpec {
   /** Scales of a row, and how much of the row each is for: a multiple of 8. */
   readonly pieces: number;
   readonly pieceWidth: number;
+  /** The largest of a row's scales is at most so many times the smallest; null: as they come. */
+  readonly scaleRatio: number | null;
 }
 
 const bytesOf = ({ kind, rows, width }: MatrixInputSpec): number => rows * width * (kind === 'bytes' ? 1 : 2);
@@ -67,10 +69,10 @@ export function matrixInputDispatch(
   return { dispatch: writer.forWorkgroups(rows, context.step), input };
 }
 
-/** The same memory with a row for each piece, if they are of one length and can be made. */
+/** The same memory with a row for each piece, if they are of one length, can be made, and know nothing of each other. */
 function rowAPiece(spec: MatrixInputSpec): MatrixInputSpec {
-  const { rows, width, pieces, pieceWidth } = spec;
-  if (pieces * pieceWidth !== width || pieceWidth % 16 !== 0) return spec;
+  const { rows, width, pieces, pieceWidth, scaleRatio } = spec;
+  if (pieces * pieceWidth !== width || pieceWidth % 16 !== 0 || scaleRatio !== null) return spec;
   return { ...spec, rows: rows * pieces, width: pieceWidth, pieces: 1 };
 }
 
@@ -138,9 +140,10 @@ export function storeMatrixRow(
       .map((most, i) => pieceOf[i]?.eq(piece).select(most, 0) ?? most)
       .reduce((held, most) => held.max(most)),
   );
-  const factors = reduceWorkgroup(k, context.features, 'max', ...byPiece).map((all) =>
-    scaleOf(k, kind, k.let('most', all)),
-  );
+  const most = reduceWorkgroup(k, context.features, 'max', ...byPiece).map((all) => k.let('most', all));
+  const { scaleRatio } = spec;
+  const least = scaleRatio && most.reduce((held, each) => held.max(each)).mul(1 / scaleRatio);
+  const factors = most.map((each) => scaleOf(k, kind, least ? k.let('raised', each.max(least)) : each));
   const scales = writer.bind('scales', input.scales, 'f32');
   k.if(k.localIndex.eq(0), () => {
     for (const [piece, { scale }] of factors.entries())

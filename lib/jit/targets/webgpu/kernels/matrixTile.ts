@@ -4,8 +4,9 @@
 import type { ArrayRef } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
 import type { MatrixKind } from '../../../kernels/kernel.js';
-import { matrixSide, matrixThreads } from '../../../kernels/kernel.js';
+import { matrixThreads } from '../../../kernels/kernel.js';
 import type { Packing } from '../../../kernels/unpack.js';
+import { stageVectors } from './matrixStage.js';
 import type { WeightRows } from './matvecFinish.js';
 
 /** Sizes of a workgroup's tile and of a subgroup's share of it; multiples of 16. `columns` are of all products. */
@@ -22,12 +23,13 @@ export interface MatrixPart {
   readonly width: number;
   readonly products: readonly WeightRows[];
   /**
-   * Writes neighbouring elements of a row.
+   * Makes neighbouring elements of a row, and reads what it needs for them.
    * @param column of the first one; `count` follow, all of them inside
    * @param values f32x4: four columns of each product
    * @param split which piece of the depth they are of
+   * @returns what writes them
    */
-  finish(row: Expr, column: Expr, values: readonly Expr[], count: 1 | 4, split: Expr): void;
+  finish(row: Expr, column: Expr, values: readonly Expr[], count: 1 | 4, split: Expr): () => void;
 }
 
 export interface MatrixMatmulSpec {
@@ -36,7 +38,8 @@ export interface MatrixMatmulSpec {
   readonly inDim: number; // a multiple of 16
   /**
    * u32x4 [rows, inDim / perElement], in the order that the packing's weights come out in (matrixWeights.ts); and
-   * f32 [rows], or [rows, splits]: what the numbers of a row, or of each of its pieces, were divided by.
+   * f32 [rows, pieces]: what the numbers of each piece of a row were divided by. As many pieces as splits, or one; or,
+   * of signed bytes that are not split, several that one sum takes in one after another (matrixRescale.ts).
    */
   readonly left: { readonly words: ArrayRef; readonly scales: ArrayRef; readonly pieces: number };
   readonly packing: Packing;
@@ -52,14 +55,14 @@ export interface MatrixMatmulSpec {
 /** Numbers in an element of a u32x4 array. */
 export const perElement: Readonly<Record<MatrixKind, number>> = { halves: 8, bytes: 16 };
 
+/** True if one sum takes in pieces of different scales. */
+export function isRescaled({ left, splits }: Pick<MatrixMatmulSpec, 'left' | 'splits'>): boolean {
+  return left.pieces > splits;
+}
+
 export function matrixTileThreads({ rows, columns, subgroupRows, subgroupColumns }: MatrixTile): number {
   return (rows / subgroupRows) * (columns / subgroupColumns) * matrixThreads;
 }
-
-/** A sum on its way out lies in u32x4: rows of four vectors, and one to spare against bank conflicts. */
-export const stageStride = matrixSide / 4 + 1;
-/** Vectors that a subgroup needs for a sum of each product. */
-export const stageVectors = (products: number): number => products * matrixSide * stageStride;
 
 /** Vectors from one staged row to the next. */
 export const tileStride = (kind: MatrixKind, { depth }: MatrixTile): number => depth / perElement[kind] + 1;
@@ -68,10 +71,10 @@ export function matrixSharedBytes(kind: MatrixKind, tile: MatrixTile, products: 
   return 16 * (tile.rows * tileStride(kind, tile) + rightVectors(kind, tile, products));
 }
 
-/** The right side's memory is also where sums go on their way out: what more there was would cost the main loop. */
+/** The sides' memory is also where sums go on their way out: what more there was would cost the main loop. */
 export function rightVectors(kind: MatrixKind, tile: MatrixTile, products: number): number {
   const subgroups = matrixTileThreads(tile) / matrixThreads;
-  return Math.max(tile.columns * tileStride(kind, tile), subgroups * stageVectors(products));
+  return Math.max(tile.columns * tileStride(kind, tile), subgroups * products * stageVectors);
 }
 
 /** Columns of one product in a tile. */

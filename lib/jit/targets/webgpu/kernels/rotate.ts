@@ -2,7 +2,7 @@
 
 import type { KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
-import { literal } from '../../../kernels/expression.js';
+import { literal, vector } from '../../../kernels/expression.js';
 import { cos, sin } from '../../../kernels/math.js';
 
 /**
@@ -24,14 +24,17 @@ export function rotatePair(
   return turnedBy(k, angle, scale)(values);
 }
 
-/** What turns pairs by an angle. */
+/** What turns pairs by an angle; by four angles four pairs each, as vectors. */
 export function turnedBy(
   k: KernelBuilder,
   angle: Expr,
   scale: number,
 ): (pair: readonly [Expr, Expr]) => [Expr, Expr] {
-  const cosine = k.let('cosine', cos(angle).mul(scale));
-  const sine = k.let('sine', sin(angle).mul(scale));
+  const of = (name: string, fn: (angle: Expr) => Expr): Expr => {
+    const value = angle.type === 'f32x4' ? vector(...[0, 1, 2, 3].map((i) => fn(angle.lane(i)))) : fn(angle); // biome-ignore format: short
+    return k.let(name, value.mul(scale));
+  };
+  const [cosine, sine] = [of('cosine', cos), of('sine', sin)];
   return ([a, b]) => [a.mul(cosine).sub(b.mul(sine)), b.mul(cosine).add(a.mul(sine))];
 }
 

@@ -24,13 +24,14 @@ import { splitDepth } from './matmul.js';
 import { writeMatrixMatmul } from './matmulMatrices.js';
 import type { MatrixInput, MatrixInputSpec, NormStep } from './matrixInput.js';
 import { matrixInputDispatch, takeMatrixInput, takesMatrixRow } from './matrixInput.js';
+import { mostScaleRatio } from './matrixRescale.js';
 import type { MatrixMatmulSpec, MatrixPart, MatrixTile } from './matrixTile.js';
 import { matrixSharedBytes, matrixTiles, matrixTileThreads } from './matrixTile.js';
 import { halvesOrder } from './matrixWeights.js';
 import { maxRows, prefersMatrices, roundsRows } from './problem.js';
 import type { SideRequest } from './sides.js';
 import { sideWanted } from './sides.js';
-import { fewMatrixRows, matrixSplits, matrixTile } from './tuning.js';
+import { fewMatrixRows, matrixPieces, matrixTile } from './tuning.js';
 
 type LinearStep = KernelStep & { readonly node: StructuredNode<'Linear'> };
 
@@ -46,7 +47,10 @@ interface MatrixGroup {
 /** Tiles of a product, and pieces of its depth. */
 interface MatrixCut {
   readonly tile: MatrixTile;
+  /** Pieces that have workgroups of their own. */
   readonly splits: number;
+  /** Pieces of a row of the input that have a scale of their own. */
+  readonly pieces: number;
   readonly products: number; // of one output, at most
 }
 
@@ -58,11 +62,8 @@ function cutOf({ node }: LinearStep, kind: MatrixKind, rows: number, inDim: numb
   const products = Math.max(...shapes.map((shape) => shape.products.length));
   const columns = shapes.reduce((sum, { width, products: own }) => sum + width * own.length, 0);
   const tile = matrixTile(kind, { rows, columns, products });
-  return {
-    tile,
-    splits: matrixSplits(kind, matrixTiles(shapes, rows, tile), { rows, inDim, products }, tile),
-    products,
-  };
+  const tiles = matrixTiles(shapes, rows, tile);
+  return { tile, products, ...matrixPieces(kind, tiles, { rows, inDim, products }, tile) };
 }
 
 function matrixGroup(steps: readonly Step[], at: number, context: LowerContext): MatrixGroup | undefined {
@@ -84,9 +85,10 @@ function matrixGroup(steps: readonly Step[], at: number, context: LowerContext):
   if (!kind || !isPaired || !takesMatrixRow(width, features.maxThreads)) return undefined;
   const cut = cutOf(linear, kind, rows, width);
   const order = halvesOrder(layouts[0].packing, features.f16);
-  const pieces = kind === 'bytes' ? cut.splits : 1;
-  const pieceWidth = pieces === 1 ? width : splitDepth(width, pieces, cut.tile);
-  return { linear, norm, layouts, spec: { kind, rows, width, order, pieces, pieceWidth }, cut };
+  const { pieces, splits, tile } = cut;
+  const pieceWidth = pieces === 1 ? width : splitDepth(width, pieces, tile);
+  const scaleRatio = pieces > splits ? mostScaleRatio(width) : null;
+  return { linear, norm, layouts, spec: { kind, rows, width, order, pieces, pieceWidth, scaleRatio }, cut };
 }
 
 /** Takes a Linear of many rows, and the norm that only it reads. */
@@ -220,7 +222,7 @@ class MatrixWriter {
       const array = writer.bind('pieces', pieces[index]!, width % 4 === 0 ? 'f32x4' : 'f32');
       return {
         ...{ width, products },
-        finish: (row, column, values, count, split) => {
+        finish: (row, column, values, count, split) => () => {
           for (const [p, value] of values.entries()) {
             const piece = split
               .mul(values.length)
@@ -245,8 +247,8 @@ class MatrixWriter {
           return writeProgram(k, epilogue.program, [...values.map((value) => value.lane(i)), ...read]);
         });
         const place = row.mul(width).add(column);
-        const value = count === 4 ? vector(...results) : splat(results[0]!, 4);
-        storeColumns(k, y, place, value, count);
+        const value = k.let('result', count === 4 ? vector(...results) : splat(results[0]!, 4));
+        return () => storeColumns(k, y, place, value, count);
       },
     };
   }

@@ -72,7 +72,7 @@ class MatvecWriter {
     const { epilogues } = group.linear.node.attrs;
     const { scales } = layout;
     const asked: MatvecProblem = {
-      ...{ rows, inDim, packing: layout.packing, norm: group.norm?.node.attrs.kind === 'rms' },
+      ...{ rows, inDim, packing: layout.packing, norm: group.norm?.node.attrs.kind ?? 'none' },
       widths: group.linear.node.outputs.map((output) => output.shape.at(-1)!),
       products: Math.max(...epilogues.map((epilogue) => epilogue.products.length)),
       scales: !scales ? 'none' : scales.groups === 1 ? 'row' : { groupSize: scales.size },

@@ -110,7 +110,7 @@ class Bench {
     this.#device.pushErrorScope('out-of-memory');
     this.#pool ??= this.#filled(Math.max(poolBytes, problemBytes(problem).words));
     const { scales, x, blocks, y } = problemBytes(problem);
-    this.#own = [scales, x, blocks, y].map((bytes) => this.#filled(bytes));
+    this.#own = [scales, x, blocks, y, y, y].map((bytes) => this.#filled(bytes));
     const error = await this.#device.popErrorScope();
     if (error)
       throw new RangeError(`tune: no room for ${poolBytes / 1e6} MB of test weights: ${error.message}`);
@@ -189,8 +189,16 @@ class Bench {
     const { pipeline, layout } = pipelines.get(kernel);
     const { words } = problemBytes(problem);
     const stride = Math.ceil(words / 256) * 256;
-    const [scales, x, blocks, y] = this.#own as [GPUBuffer, GPUBuffer, GPUBuffer, GPUBuffer];
-    const shared: Record<string, GPUBuffer> = { scales, x, bytes: x, blocks, y };
+    const [scales, x, blocks, y, leftBytes, leftBlocks] = this.#own;
+    const shared: Record<string, GPUBuffer | undefined> = {
+      scales,
+      x,
+      bytes: x,
+      blocks,
+      y,
+      leftBytes,
+      leftBlocks,
+    };
     const groups = Array.from({ length: this.#turns }, (_, turn) =>
       this.#device.createBindGroup({
         layout,

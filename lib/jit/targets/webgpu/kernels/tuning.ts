@@ -7,6 +7,7 @@ import type { Packing } from '../../../kernels/unpack.js';
 import { perVector } from './dots.js';
 import { mostLanes } from './lanes.js';
 import type { MatmulTile } from './matmul.js';
+import { mostScaleRatio } from './matrixRescale.js';
 import type { MatrixTile } from './matrixTile.js';
 import type { MatvecShape } from './matvec.js';
 
@@ -19,7 +20,7 @@ export interface MatvecProblem {
   readonly products: number;
   readonly scales: 'none' | 'row' | { readonly groupSize: number };
   readonly input: 'floats' | 'bytes';
-  readonly norm: boolean;
+  readonly norm: 'none' | 'rms' | 'layer';
   /** Columns that a workgroup has at least. */
   readonly leastColumns?: number | undefined;
 }
@@ -189,13 +190,20 @@ export function matrixTile(
  */
 const scaledPieces = (rows: number): number => (rows <= 64 ? 8 : 4);
 
-/** Pieces that the depth is cut into where the tiles are few, or the input needs several scales a row. */
-export function matrixSplits(
+/** Tiles from which on one workgroup does all pieces of its tile, and adds them up as it goes: two a multiprocessor. */
+const wholeTiles = 256;
+
+/** How the depth is cut: `splits` have workgroups of their own, `pieces` have scales of their own. */
+export function matrixPieces(
   kind: MatrixKind,
   tiles: number,
   { rows, inDim, products }: { readonly rows: number; readonly inDim: number; readonly products: number },
   { depth }: MatrixTile,
-): number {
+): { readonly splits: number; readonly pieces: number } {
   const splits = splitsOf(tiles, wantedTiles, inDim, 4 * depth);
-  return kind === 'bytes' && products === 1 ? Math.max(splits, scaledPieces(rows)) : splits;
+  if (kind === 'halves') return { splits, pieces: 1 };
+  if (products > 1) return { splits, pieces: splits };
+  const pieces = Math.max(splits, scaledPieces(rows));
+  const isWhole = tiles >= wholeTiles && mostScaleRatio(inDim) >= 2;
+  return { splits: isWhole ? 1 : pieces, pieces };
 }
