@@ -7,7 +7,7 @@ import { plainFeatures } from '../../../lib/jit/kernels/kernel.js';
 import type { Packing } from '../../../lib/jit/kernels/unpack.js';
 import type { Gpu } from '../../../lib/jit/targets/webgpu/device.js';
 import { storeQuantized } from '../../../lib/jit/targets/webgpu/kernels/activations.js';
-import { perVector } from '../../../lib/jit/targets/webgpu/kernels/dots.js';
+import { blockElement, perVector } from '../../../lib/jit/targets/webgpu/kernels/dots.js';
 import { mostLanes } from '../../../lib/jit/targets/webgpu/kernels/lanes.js';
 import { matmulThreads, matmulWorkgroups } from '../../../lib/jit/targets/webgpu/kernels/matmul.js';
 import {
@@ -224,7 +224,7 @@ onGpu('a product of signed bytes', () => {
             input: {
               kind: 'bytes',
               bytes: k.buffer('bytes', 'u32x4', 'read'),
-              blocks: k.buffer('blocks', 'f32x2', 'read'),
+              blocks: k.buffer('blocks', blockElement[packing], 'read'),
             },
             norm: { kind: 'rms', epsilon: 0.01 },
             parts: [

@@ -1,11 +1,21 @@
 // Candidates of matrix-vector kernels: pure; and that a few of them are timed, where there is an adapter.
+import * as tf from '@tensorflow/tfjs-core';
+import '@tensorflow/tfjs-backend-cpu';
 import { describe, expect, test } from 'vitest';
 import { plainFeatures } from '../../../lib/jit/kernels/kernel.js';
+import { optimize } from '../../../lib/jit/optimize.js';
+import { groupKernels } from '../../../lib/jit/passes/groupKernels.js';
+import { planMemory } from '../../../lib/jit/plan.js';
 import { openGpu } from '../../../lib/jit/targets/webgpu/device.js';
-import { matvecCandidates, problemKey } from '../../../lib/jit/targets/webgpu/kernels/candidates.js';
+import { matvecCandidates } from '../../../lib/jit/targets/webgpu/kernels/candidates.js';
 import { matvecThreads } from '../../../lib/jit/targets/webgpu/kernels/matvec.js';
 import { tuneMatvec } from '../../../lib/jit/targets/webgpu/kernels/tune.js';
 import { type MatvecProblem, matvecShape } from '../../../lib/jit/targets/webgpu/kernels/tuning.js';
+import { lowerPlan } from '../../../lib/jit/targets/webgpu/lower.js';
+import { traceFunction } from '../../../lib/jit/trace.js';
+import { linear } from '../../../lib/ops.js';
+import { quantizeMatrix } from '../../../lib/quantize/integers.js';
+import { randomWeight } from '../../smallModel.js';
 import { hasWebgpu, webgpuReason } from '../../webgpu.js';
 
 const largeGpu = {
@@ -51,12 +61,26 @@ describe('ways to cut a kernel', () => {
   });
 
   test.skipIf(!hasWebgpu)(`are timed and sorted (${webgpuReason})`, async () => {
+    await tf.setBackend('cpu');
     const gpu = await openGpu();
-    const small: MatvecProblem = { ...problem, inDim: 64, widths: [32], packing: 'int8' };
-    const timings = (await tuneMatvec(gpu, [small], { most: 3 })).get(problemKey(small))!;
-    expect(timings.length).toBeGreaterThan(0);
-    const times = timings.map(({ microseconds }) => microseconds);
-    expect(times).toEqual([...times].sort((a, b) => a - b));
+    const { features } = gpu;
+    const gain = tf.tensor1d(Array.from({ length: 64 }, (_, i) => 1 + (i % 3)));
+    const [wide, narrow] = ([[64, 32], [32, 64]] as const).map((shape, i) => quantizeMatrix(randomWeight([...shape], i), 'int8', { per: 'channel', axis: 1 })); // biome-ignore format: short
+    const fn = (x: tf.Tensor) => {
+      const normed = tf.mul(tf.mul(x, tf.rsqrt(tf.add(tf.mean(tf.square(x), -1, true), 1e-5))), gain);
+      return tf.add(linear(tf.relu(linear(normed, wide!)), narrow!), x);
+    };
+    const { graph, groups } = groupKernels(optimize(traceFunction(fn as never, [tf.ones([1, 64])]).graph));
+    const plan = planMemory(graph, [], groups, { alignmentBytes: 256, zeroedOutputs: true });
+    const { problems } = lowerPlan(plan, { features, bindingBytes: 2 ** 27, mode: 'fast' });
+    const results = await tuneMatvec(gpu, [...problems.values()], { most: 3 });
+    expect([...results.keys()].sort()).toEqual([...problems.keys()].sort());
+    expect(results.size).toBe(2);
+    for (const timings of results.values()) {
+      expect(timings.length).toBeGreaterThan(0);
+      const times = timings.map(({ microseconds }) => microseconds);
+      expect(times).toEqual([...times].sort((a, b) => a - b));
+    }
     gpu.close();
   });
 });

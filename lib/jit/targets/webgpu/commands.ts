@@ -62,14 +62,17 @@ export class Commands {
     if (timer.isFull) await this.flushTimer();
   }
 
-  /** A pass whose begin and end are noted, to know when the GPU idles between submissions. */
-  openTimedPass(): void {
+  /**
+   * A pass whose begin and end are noted, to know when the GPU idles between submissions.
+   * @param goesOn that of what was sent last, whose begin is noted already
+   */
+  openTimedPass(goesOn = false): void {
     this.endPass();
     const { clock } = this.host;
     if (!clock || this.timer) return;
     const timestampWrites = {
       querySet: clock.queries,
-      beginningOfPassWriteIndex: 0,
+      ...(goesOn ? {} : { beginningOfPassWriteIndex: 0 }),
       endOfPassWriteIndex: 1,
     };
     this.#pass = this.encoder.beginComputePass({ timestampWrites });

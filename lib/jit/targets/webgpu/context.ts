@@ -10,7 +10,8 @@ import type { Mode } from '../../target.js';
 import type { Bank, BufferUse, Dispatch } from './dispatch.js';
 import { bindingAlignment } from './dispatch.js';
 import type { MatvecShape } from './kernels/matvec.js';
-import { leastMatrixWeights, type MatvecProblem } from './kernels/tuning.js';
+import type { TunableProblem } from './kernels/tune.js';
+import { leastMatrixWeights } from './kernels/tuning.js';
 import type { MatrixLayout, WeightForm } from './layout.js';
 import { matrixLayout } from './layout.js';
 import { DispatchWriter } from './writer.js';
@@ -51,7 +52,7 @@ export class LowerContext {
   readonly kernels: KernelChoice;
   readonly shapes: ReadonlyMap<string, MatvecShape>;
   /** Matrix-vector problems of the plan, by problemKey. */
-  readonly problems = new Map<string, MatvecProblem>();
+  readonly problems = new Map<string, TunableProblem>();
   readonly takesHalves: boolean;
   readonly matrixWeights: number;
   /** Bytes of scratch that the program needs. */
@@ -85,6 +86,15 @@ export class LowerContext {
     this.takesHalves = takesHalves;
     this.matrixWeights = matrixWeights;
     this.#written = writtenInputs(plan.steps);
+  }
+
+  /** Another one for the same plan, for kernels that are only to be timed. */
+  apart(shapes: ReadonlyMap<string, MatvecShape>): LowerContext {
+    const { features, bindingBytes, mode, kernels, takesHalves, matrixWeights } = this;
+    return new LowerContext(this.plan, {
+      ...{ features, bindingBytes, mode, kernels, takesHalves, matrixWeights },
+      shapes,
+    });
   }
 
   /** Starts a dispatch. */
@@ -152,6 +162,15 @@ export class LowerContext {
   /** How a product's Weight lies in memory: `transposed` as in LinearProduct. */
   layout(weight: number, form: Exclude<WeightForm, 'whole'>): MatrixLayout {
     return matrixLayout(this.plan.weights[weight]!.format, form, this.bindingBytes);
+  }
+
+  /** What a kernel is given of memory, apart from the plan's arena as a whole. */
+  bytesOf(use: Exclude<BufferUse, { kind: 'arena' | 'control' }>): number {
+    if (use.kind !== 'weight') return use.bytes;
+    const { format } = this.plan.weights[use.weight]!;
+    if (use.form === 'whole') return elementBytes * sizeOf(format.shape);
+    const { parts, rowWords, scales } = this.layout(use.weight, use.form);
+    return 4 * parts[use.part]!.rows * (use.of === 'words' ? rowWords : (scales?.groups ?? 0));
   }
 
   /** True if two places share memory. */

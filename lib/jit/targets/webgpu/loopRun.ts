@@ -4,7 +4,7 @@
 import type { ElementValues } from '../../graph.js';
 import type { LoopReport, RunOptions } from '../../target.js';
 import type { Commands } from './commands.js';
-import { firstSubmission } from './commands.js';
+import { firstSubmission, laterSubmissions } from './commands.js';
 import { bindingAlignment } from './dispatch.js';
 import { valuesOf } from './memory.js';
 import type { LoopFacts, PreparedItem, PreparedLoop, RunMemory } from './prepared.js';
@@ -17,6 +17,12 @@ interface Sent {
   readonly arrived: Promise<ArrayBuffer>;
 }
 
+/**
+ * What so many rounds consist of is sent piece by piece: at first the GPU has nothing else to do while the host writes.
+ * After them the host is ahead by as much as a large submission takes to write.
+ */
+const earlyRounds = 6;
+
 /** What comes back of a submission before its outputs: four control words, two times. */
 const headerBytes = 32;
 
@@ -24,6 +30,9 @@ export class LoopRun {
   readonly #sent: Sent[] = [];
   #next = 0; // rounds that are known to be done
   #ended = false;
+  // Dispatches that were written and not sent, and how many are sent.
+  #written = 0;
+  #enough = firstSubmission;
   // By the GPU's clock: how long passes ran, and from when to when.
   #busyNs = 0;
   #beginNs = Number.NaN;
@@ -53,7 +62,7 @@ export class LoopRun {
         const rounds = Math.min(size, length - round, expected);
         const started = performance.now();
         commands.openTimedPass();
-        for (let i = 0; i < rounds; i++) await this.#round(loop.body, round + i === 0);
+        for (let i = 0; i < rounds; i++) await this.#round(loop.body, round + i < earlyRounds);
         this.#sent.push(this.#send(round, rounds));
         hostMs += performance.now() - started;
         submissions += 1;
@@ -83,14 +92,16 @@ export class LoopRun {
     return Math.max(1, this.commands.host.tuning.roundsPerSubmission);
   }
 
-  /** @param isFirst of all: its first dispatches are sent before the others are written, so that the GPU begins */
-  async #round(body: readonly PreparedItem[], isFirst: boolean): Promise<void> {
+  async #round(body: readonly PreparedItem[], isEarly: boolean): Promise<void> {
     const { commands } = this;
-    for (const [i, each] of body.entries()) {
-      if (isFirst && i === firstSubmission) {
+    for (const each of body) {
+      if (isEarly && this.#written >= this.#enough) {
         commands.submit();
-        commands.openTimedPass();
+        commands.openTimedPass(true);
+        this.#written = 0;
+        this.#enough = Math.min(2 * this.#enough, laterSubmissions);
       }
+      this.#written += 1;
       const work = isLoop(each) ? unroll(commands, each) : commands.dispatch(each);
       if (work) await work;
     }
@@ -119,6 +130,7 @@ export class LoopRun {
       at += each * rounds;
     }
     commands.submit();
+    this.#written = 0;
     const arrived = buffers.fetch(staging, bytes);
     arrived.catch(() => {}); // whoever awaits it is told; another may have failed before
     return { first, rounds, arrived };

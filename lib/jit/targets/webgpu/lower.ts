@@ -12,7 +12,7 @@ import { linear } from './generic/linear.js';
 import { concat, copyWords, gather, gatherNd, scatterNd } from './generic/moves.js';
 import { batchMatMul, embed } from './generic/products.js';
 import { cumulative, norm, reduce, softmax, topK } from './generic/rows.js';
-import type { MatvecProblem } from './kernels/tuning.js';
+import type { TunableProblem } from './kernels/tune.js';
 import { guarded, LoopWriter } from './loops.js';
 import { mergeDispatches } from './merge.js';
 import { selectKernels } from './select.js';
@@ -21,7 +21,7 @@ import { selectKernels } from './select.js';
 export interface Lowering extends LoweredPlan {
   readonly tables: readonly Float32Array[];
   /** Matrix-vector problems in it, by problemKey: what tuning may time. */
-  readonly problems: ReadonlyMap<string, MatvecProblem>;
+  readonly problems: ReadonlyMap<string, TunableProblem>;
 }
 
 /** Writes all dispatches of a plan. */

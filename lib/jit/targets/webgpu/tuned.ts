@@ -4,10 +4,9 @@
 import { debug } from '../../debug.js';
 import { tellTuning } from '../../tuneProgress.js';
 import type { Gpu } from './device.js';
-import { problemBytes, problemKey } from './kernels/candidates.js';
+import { problemKey, weightBytes } from './kernels/candidates.js';
 import type { MatvecShape } from './kernels/matvec.js';
-import { type Timing, tuneMatvec } from './kernels/tune.js';
-import type { MatvecProblem } from './kernels/tuning.js';
+import { type Timing, type TunableProblem, tuneMatvec } from './kernels/tune.js';
 import { readStored, writeStored } from './store.js';
 
 /** Rises when kernels change so that old shapes mean nothing. */
@@ -49,12 +48,12 @@ export class TunedShapes {
   }
 
   /** Times what is not known of these problems. @returns true if something was learned */
-  async learn(problems: Iterable<MatvecProblem>): Promise<boolean> {
+  async learn(problems: Iterable<TunableProblem>): Promise<boolean> {
     if (!isTuning(this.#gpu)) return false;
     this.#shapes ??= await load(this.#gpu);
     const shapes = this.#shapes;
-    const isMissing = (problem: MatvecProblem): boolean =>
-      problemBytes(problem).words >= leastBytes && !shapes.has(problemKey(problem));
+    const isMissing = ({ problem }: TunableProblem): boolean =>
+      weightBytes(problem) >= leastBytes && !shapes.has(problemKey(problem));
     const missing = [...problems].filter(isMissing);
     if (missing.length === 0) return false;
     const started = performance.now();

@@ -1,15 +1,11 @@
-// lib/jit/targets/webgpu/kernels/candidates.ts: the ways to cut a matrix-vector kernel that are worth timing on an
-// adapter, and the kernel that is timed. Source: the ranges in which the best ones of an H100 and an H200 lay.
+// lib/jit/targets/webgpu/kernels/candidates.ts: the ways to cut a matrix-vector kernel that are worth timing on an adapter.
+// Source: the ranges in which the best ones of an H100 and an H200 lay.
 
-import type { ArrayRef } from '../../../kernels/builder.js';
-import { KernelBuilder } from '../../../kernels/builder.js';
-import type { Expr } from '../../../kernels/expression.js';
-import type { Features, Kernel } from '../../../kernels/kernel.js';
-import { blockSize, storeQuantizedTogether } from './activations.js';
+import type { Features } from '../../../kernels/kernel.js';
 import { perVector } from './dots.js';
-import { hasKnownSubgroups, mostLanes, threadInOrder } from './lanes.js';
-import type { MatvecInput, MatvecShape } from './matvec.js';
-import { matvecThreads, writeMatvec } from './matvec.js';
+import { mostLanes } from './lanes.js';
+import type { MatvecShape } from './matvec.js';
+import { matvecThreads } from './matvec.js';
 import { type MatvecProblem, mostProducts, mostThreads, severalRows, wantedLanes } from './tuning.js';
 
 const powers = (most: number): number[] => Array.from({ length: Math.log2(most) + 1 }, (_, i) => 2 ** i);
@@ -66,93 +62,10 @@ function unrollsOf(steps: number, rowsPerGroup: number, { rows }: MatvecProblem)
   return divisors.slice(rows >= severalRows ? -2 : -3).filter((n) => isBusy(n * rowsPerGroup));
 }
 
-/**
- * A kernel of a problem's kind: words, scales, input, (blocks), output; with an input in signed bytes also those of the
- * output and their blocks, for as workgroups grow, more threads wait for the few that make them.
- */
-export function timedKernel(features: Features, problem: MatvecProblem, shape: MatvecShape): Kernel {
-  const { rows, inDim, packing, products, widths, scales, input: kind, norm } = problem;
-  const k = new KernelBuilder(matvecThreads(shape));
-  const width = widths.reduce((sum, each) => sum + each, 0);
-  const words = k.buffer('words', 'u32x4', 'read');
-  const scaled = scales === 'none' ? null : k.buffer('scales', 'f32', 'read');
-  const input: MatvecInput =
-    kind === 'bytes'
-      ? { kind, bytes: k.buffer('bytes', 'u32x4', 'read'), blocks: k.buffer('blocks', 'f32x2', 'read') }
-      : { kind, x: k.buffer('x', 'f32x4', 'read'), gain: null, bias: null };
-  const y = k.buffer('y', 'f32', 'readWrite');
-  const columns = shape.rows / products;
-  const leaves = kind === 'bytes' && hasKnownSubgroups(features) && columns % blockSize === 0;
-  const own = leaves ? k.shared('own', 'f32', rows * columns) : undefined;
-  const weights = Array.from({ length: products }, (_, i) => ({
-    words,
-    scales: scaled,
-    firstRow: i * width,
-  }));
-  writeMatvec(
-    k,
-    features,
-    {
-      ...{ rows, inDim, packing, rowVectors: Math.ceil(inDim / perVector(packing)), scales, input },
-      norm: norm === 'none' ? null : { kind: norm, epsilon: 1e-5 },
-      parts: [
-        {
-          ...{ width, products: weights, pairs: null },
-          finish: (row, [column], [values]) => {
-            const sum = values!.reduce((total, value) => total.add(value));
-            const result = k.let('result', sum);
-            k.store(y, row.mul(width).add(column!), result);
-            if (own) k.store(own, row.mul(columns).add(column!.rem(columns)), result);
-          },
-          ...(own ? { afterwards: (first: Expr) => leaveBytes(k, own, width, columns, rows, first) } : {}),
-        },
-      ],
-    },
-    shape,
-  );
-  return k.kernel('timed matvec');
-}
-
-/** As sides.ts does it. */
-function leaveBytes(
-  k: KernelBuilder,
-  own: ArrayRef,
-  width: number,
-  columns: number,
-  rows: number,
-  first: Expr,
-): void {
-  const arrays = {
-    bytes: k.buffer('leftBytes', 'u32', 'readWrite'),
-    blocks: k.buffer('leftBlocks', 'f32x2', 'readWrite'),
-  };
-  k.barrier();
-  const thread = k.let('thread', threadInOrder(k));
-  k.if(thread.lt((rows * columns) / 4), () => {
-    const values = [0, 1, 2, 3].map((i) => k.let('value', own.at(thread.mul(4).add(i))));
-    const begin = thread
-      .div(columns / 4)
-      .mul(width)
-      .add(first);
-    const word = begin.div(4).add(thread.rem(columns / 4));
-    storeQuantizedTogether(k, arrays, 'plain', k.let('word', word), values, null);
-  });
-}
-
-/** Bytes of a problem's words, scales, input, blocks and output. */
-export function problemBytes(
-  problem: MatvecProblem,
-): Record<'words' | 'scales' | 'x' | 'blocks' | 'y', number> {
-  const { rows, inDim, packing, products, widths, scales } = problem;
+/** Bytes of a problem's weights, without their scales. */
+export function weightBytes({ inDim, packing, products, widths }: MatvecProblem): number {
   const outputs = products * widths.reduce((sum, each) => sum + each, 0);
-  const groups = typeof scales === 'string' ? 1 : Math.ceil(inDim / scales.groupSize);
-  return {
-    words: outputs * Math.ceil(inDim / perVector(packing)) * 16,
-    scales: scales === 'none' ? 0 : 4 * outputs * groups,
-    x: 4 * rows * inDim,
-    blocks: (8 * rows * inDim) / blockSize,
-    y: 4 * rows * outputs,
-  };
+  return outputs * Math.ceil(inDim / perVector(packing)) * 16;
 }
 
 /** The same for problems that are cut alike. */

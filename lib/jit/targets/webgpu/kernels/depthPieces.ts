@@ -15,7 +15,7 @@ import { readOperands, readsMemory } from './linearParts.js';
 import type { MatrixInputSpec, NormStep } from './matrixInput.js';
 import { keepMatrixInput, OwnEights, rowThreads, storeMatrixRow } from './matrixInput.js';
 import type { SideRequest } from './sides.js';
-import { keepSide, newSide, sideBuffers, storeSide } from './sides.js';
+import { beginSide, keepSide, newSide, sideBuffers } from './sides.js';
 
 /** An output's pieces: f32 [splits, products, rows, width]. */
 export interface OutputPieces {
@@ -87,7 +87,9 @@ export function joinPieces(sums: Pieces, context: LowerContext, wanted?: SideReq
   write(0, 0);
   if (request && own && first) {
     const side = newSide(request, context);
-    storeSide(writer, request, side, own, k.threads / columns, columns, (row) => first.add(row.mul(columns)));
+    beginSide(writer, request, side, own, k.threads / columns, columns, (row) =>
+      first.add(row.mul(columns)),
+    )();
     keepSide(request, side, context);
   }
   return writer.forThreads(all, context.step);

@@ -17,8 +17,6 @@ export function perVector(packing: Packing): number {
 export interface Met {
   /** Product with a vector of a weight row (u32x4), its scale left out. */
   readonly dot: (words: Expr) => Expr;
-  /** Sum of the squares of the input itself, before a norm's gain. */
-  readonly squares: Expr | null;
 }
 
 /** What a norm does to the input before the weights meet it: (x - mean) * root * gain + bias, as far as it is there. */
@@ -36,13 +34,9 @@ export function meetFloats(
   x: ArrayRef,
   at: Expr,
   prepared: Prepared,
-  wantsSquares: boolean,
 ): Met {
   const count = perVector(packing) / 4;
   const raw = Array.from({ length: count }, (_, i) => k.let('x', x.at(at.mul(count).add(i))));
-  const squares = wantsSquares
-    ? raw.map((part) => part.dot(part)).reduce((sum, part) => sum.add(part))
-    : null;
   const parts = raw.map((part, i) => prepare(k, part, prepared, count, i));
   const ones = literal('f32x4', 1);
   const total =
@@ -56,7 +50,6 @@ export function meetFloats(
         )
       : null;
   return {
-    squares,
     dot: (words) => {
       const numbers = unpackVector(packing, words);
       const sum = numbers.map((part, i) => part.dot(parts[i]!)).reduce((held, part) => held.add(part));
@@ -108,35 +101,39 @@ function unpackVector(packing: Packing, words: Expr): Expr[] {
   }
 }
 
+/** What the pairs of an input's blocks are read as: those that a vector of weights meets, at once. */
+export const blockElement = { int8: 'f32x2', int4: 'f32x4' } as const;
+
+/** The sum of squares of what such an element stands for. */
+export function blockSquares(block: Expr): Expr {
+  return block.type === 'f32x4' ? block.lane(1).add(block.lane(3)) : block.lane(1);
+}
+
 /** An input in signed bytes with blocks of 16 (activations.ts); for int4 weights in the order `nibbles`. */
 export function meetBytes(
   k: KernelBuilder,
   packing: 'int8' | 'int4',
   bytes: ArrayRef, // u32x4
-  blocks: ArrayRef, // f32x2
+  blocks: ArrayRef, // blockElement
   at: Expr,
   packedDot: boolean,
 ): Met {
   const dot = (a: Expr, b: Expr): Expr => (packedDot ? a.dot4I8(b) : plainDot4I8(a, b));
   const perBlock = perVector(packing) / blockSize; // 1 or 2
-  const parts = Array.from({ length: perBlock }, (_, i) => {
-    const place = at.mul(perBlock).add(i);
-    return { x: k.let('x', bytes.at(place)), block: k.let('block', blocks.at(place)) };
-  });
-  const squares = parts.map(({ block }) => block.lane(1)).reduce((sum, part) => sum.add(part));
+  const xs = Array.from({ length: perBlock }, (_, i) => k.let('x', bytes.at(at.mul(perBlock).add(i))));
+  const block = k.let('block', blocks.at(at));
+  const parts = xs.map((x, i) => ({ x, scale: block.lane(2 * i) }));
   if (packing === 'int8') {
-    const [{ x, block }] = parts as [(typeof parts)[0]];
+    const [{ x, scale }] = parts as [(typeof parts)[0]];
     return {
-      squares,
       dot: (words) => {
         const products = [0, 1, 2, 3].map((i) => dot(words.lane(i), x.lane(i)));
-        return smallFloat(sumFrom(smallFloatZero, products)).mul(block.lane(0));
+        return smallFloat(sumFrom(smallFloatZero, products)).mul(scale);
       },
     };
   }
-  const scales = parts.map(({ block }) => k.let('scale', block.lane(0).mul(1 / 16)));
+  const scales = parts.map(({ scale }) => k.let('scale', scale.mul(1 / 16)));
   return {
-    squares,
     dot: (words) =>
       parts
         .map(({ x }, half) => {

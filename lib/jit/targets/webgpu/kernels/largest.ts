@@ -7,6 +7,7 @@ import { reduceWorkgroup } from '../../../kernels/reduce.js';
 import type { LowerContext, Operand } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
+import type { MatvecPart } from './matvecFinish.js';
 
 /** Where the workgroups leave what they found: a value and a place a row and tile. */
 export interface LargestUses {
@@ -18,7 +19,7 @@ export interface LargestUses {
 /** What a workgroup does with its results instead of just writing them. */
 export interface Held {
   readonly store: (row: Expr, column: Expr, value: Expr) => void;
-  readonly afterwards?: (first: Expr) => void;
+  readonly around?: MatvecPart['around'];
 }
 
 export function largestUses(context: LowerContext, rows: number, tiles: number): LargestUses {
@@ -37,7 +38,7 @@ export function holdLargest(
   const [best, places] = [writer.bind('best', values, 'f32'), writer.bind('places', indices, 'u32')];
   return {
     store: (row, column, value) => k.store(own, row.mul(columns).add(column.rem(columns)), value),
-    afterwards: (first) => {
+    around: (first) => () => {
       k.barrier();
       k.if(k.localIndex.lt(rows), () => {
         const row = k.let('ownRow', k.localIndex.mul(columns));
@@ -64,26 +65,30 @@ export function largestDispatch(
   rows: number,
   result: Operand,
 ): Dispatch {
-  const writer = context.writer('largest of tiles', 256);
+  const writer = context.writer('largest of tiles', 1024);
   const { k } = writer;
   const [best, places] = [writer.bind('best', values, 'f32'), writer.bind('places', indices, 'u32')];
   const y = writer.bind('y', result.use, 'i32');
   const row = k.let('row', k.builtin('workgroupX'));
+  const begin = k.let('begin', row.mul(tiles));
+  const own = Array.from({ length: Math.ceil(tiles / k.threads) }, (_, i) => {
+    const tile = k.let('tile', k.localIndex.add(i * k.threads).min(tiles - 1));
+    return { tile, value: k.let('value', best.at(begin.add(tile))) };
+  });
   const value = k.variable('largest', literal('f32', Number.NEGATIVE_INFINITY));
   const place = k.variable('place', literal('u32', 0xffffffff));
-  const visit = (at: Expr): void => {
+  for (const each of own) {
     // A thread meets its tiles in order: of equal ones the first stays.
-    k.if(best.at(at).gt(value.value), () => {
-      k.set(value, best.at(at));
-      k.set(place, places.at(at));
-    });
-  };
-  k.for('at', row.mul(tiles).add(k.localIndex), row.add(1).mul(tiles), visit, k.threads);
+    const isMore = k.let('isMore', each.value.gt(value.value));
+    k.set(value, isMore.select(each.value, value.value));
+    k.set(place, isMore.select(each.tile, place.value));
+  }
   const [most] = reduceWorkgroup(k, context.features, 'max', value.value) as [Expr];
   const mine = value.value.eq(most).select(place.value, 0xffffffff);
   const [first] = reduceWorkgroup(k, context.features, 'min', mine) as [Expr];
   k.if(k.localIndex.eq(0), () => {
-    k.store(y, row, first.eq(0xffffffff).select(literal('u32', 0), first).bits('i32'));
+    const found = places.at(begin.add(first.min(tiles - 1))).bits('i32');
+    k.store(y, row, first.eq(0xffffffff).select(literal('i32', 0), found)); // only NaN
   });
   return writer.in([rows, 1, 1], context.step);
 }

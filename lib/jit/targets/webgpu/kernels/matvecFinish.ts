@@ -26,8 +26,11 @@ export interface MatvecPart {
    * @param local the thread's column in the workgroup's tile
    */
   finish(row: Expr, columns: readonly Expr[], values: readonly (readonly Expr[])[]): void;
-  /** Runs after all columns of the workgroup are finished, in every thread; for what needs several of them. */
-  readonly afterwards?: (firstColumn: Expr, columns: number) => void;
+  /**
+   * For what needs several columns of the workgroup: runs in every thread before they are finished, and what it returns
+   * runs after.
+   */
+  readonly around?: (firstColumn: Expr) => () => void;
 }
 
 /** Columns that a workgroup makes of a part. */
@@ -89,6 +92,7 @@ export function finishPart(
   columns: number,
   held: HeldSums,
 ): void {
+  const afterwards = part.around?.(first);
   const atOnce = part.pairs ? 2 : 1;
   const threads = (columns / atOnce) * spec.rows;
   const whole = (index: Expr): void => {
@@ -113,7 +117,7 @@ export function finishPart(
   };
   if (threads <= k.threads) k.if(k.localIndex.lt(threads), () => whole(k.localIndex));
   else k.for('index', k.localIndex, literal('u32', threads), whole, k.threads);
-  part.afterwards?.(first, columns);
+  afterwards?.();
 }
 
 function rootOf({ rows, inDim, norm }: FinishSpec, held: HeldSums, squares: ArrayRef, row: Expr): Expr {

@@ -17,7 +17,7 @@ import { leaveForJoin, writeJoin } from './attendJoin.js';
 import type { AttendSpec } from './attendShape.js';
 import { attendSpec } from './attendShape.js';
 import type { Side, SideRequest } from './sides.js';
-import { keepSide, newSide, sideWanted, storeSide } from './sides.js';
+import { beginSide, keepSide, newSide, sideWanted } from './sides.js';
 
 /** Takes a CachedAttention of one query a row. */
 export function selectAttend(
@@ -154,7 +154,7 @@ function resultOf(
     end: () => {
       if (!want || !held) return;
       const first = k.builtin('workgroupX').mul(rows);
-      storeSide(writer, want.request, want.side, held, rows, headDim, (row) => first.add(row).mul(headDim));
+      beginSide(writer, want.request, want.side, held, rows, headDim, (row) => first.add(row).mul(headDim))();
     },
   };
 }

@@ -12,6 +12,7 @@ import type { Selection } from '../select.js';
 import type { DispatchWriter } from '../writer.js';
 import { blockSize } from './activations.js';
 import { problemKey } from './candidates.js';
+import { blockElement } from './dots.js';
 import type { Chain, LinearGroup } from './group.js';
 import { readLinearGroup } from './group.js';
 import type { Held, LargestUses } from './largest.js';
@@ -26,13 +27,13 @@ import { problemOf } from './problem.js';
 import { rotatePair } from './rotate.js';
 import type { Side, SideRequest } from './sides.js';
 import {
+  beginSide,
   keepSide,
   newSide,
   quantizeDispatch,
   releaseSide,
   requestOf,
   sideWanted,
-  storeSide,
   takeSide,
 } from './sides.js';
 import type { MatvecProblem } from './tuning.js';
@@ -80,11 +81,23 @@ class MatvecWriter {
       ...(context.mode === 'fast' ? { leastColumns: blockSize } : {}),
     };
     const key = problemKey(asked);
-    context.problems.set(key, asked);
+    if (!context.problems.has(key))
+      context.problems.set(key, {
+        problem: asked,
+        dispatch: (shape) => this.#tried(new Map([[key, shape]])),
+        bytesOf: (use) => context.bytesOf(use),
+      });
     this.#shape = context.shapes.get(key) ?? matvecShape(context.features, asked);
     this.#scales = asked.scales;
     const name = `matvec ${layout.packing} ${rows}x${inDim} ${group.norm?.node.attrs.kind ?? ''}`.trim();
     this.#writer = context.writer(name, matvecThreads(this.#shape));
+  }
+
+  /** The kernel in another shape, on memory that nothing else has. */
+  #tried(shapes: ReadonlyMap<string, MatvecShape>): Dispatch | undefined {
+    const { group, problem, context, wanted } = this;
+    const dispatches = new MatvecWriter(group, problem, context.apart(shapes), wanted).write();
+    return dispatches?.find(({ kernel }) => kernel.name === this.#writer.name);
   }
 
   /** @returns undefined where the adapter or the epilogue's operands do not allow it */
@@ -143,7 +156,11 @@ class MatvecWriter {
     return {
       kind: 'bytes',
       bytes: writer.bindRead('xBytes', bytes, 'u32x4'),
-      blocks: writer.bindRead('xBlocks', blocks, 'f32x2'),
+      blocks: writer.bindRead(
+        'xBlocks',
+        blocks,
+        blockElement[this.problem.layout.packing as 'int8' | 'int4'],
+      ),
     };
   }
 
@@ -197,9 +214,9 @@ class MatvecWriter {
     const held = largest
       ? holdLargest(this.#writer, largest, { rows: this.problem.rows, columns, width })
       : this.#withSide(index, width, columns, this.#destination(index, width));
-    const { store, afterwards } = held;
+    const { store, around } = held;
     return {
-      ...{ width, products: weights, pairs, ...(afterwards ? { afterwards } : {}) },
+      ...{ width, products: weights, pairs, ...(around ? { around } : {}) },
       finish: (row, places, values) => {
         const results = places.map((column, i) =>
           writeProgram(k, epilogue.program, [
@@ -230,9 +247,9 @@ class MatvecWriter {
         store(row, column, named);
         k.store(own, row.mul(columns).add(column.rem(columns)), named);
       },
-      afterwards: (first) => {
+      around: (first) => {
         const place = (row: Expr): Expr => row.mul(width).add(first);
-        storeSide(this.#writer, request, side, own, problem.rows, columns, place);
+        return beginSide(this.#writer, request, side, own, problem.rows, columns, place);
       },
     };
   }

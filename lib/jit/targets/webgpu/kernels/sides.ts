@@ -3,6 +3,7 @@
 
 import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
+import { literal } from '../../../kernels/expression.js';
 import type { KernelStep, Place, Step } from '../../../steps.js';
 import type { LastingUse, LowerContext, Operand } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
@@ -80,7 +81,7 @@ export function sideWanted(
   return undefined;
 }
 
-/** Buffers that storeSide binds at most: bytes, blocks, gains. */
+/** Buffers that beginSide binds at most: bytes, blocks, gains. */
 export const sideBuffers = 3;
 
 /**
@@ -111,11 +112,12 @@ export function takeSide(consumer: KernelStep, context: LowerContext): Side<Last
 }
 
 /**
- * Writes bytes and blocks of what the workgroup holds in shared memory; every thread has to arrive.
- * @param own values [rows, columns] of the workgroup, columns a multiple of 16
+ * Binds what a side needs and reads what its values are multiplied by, which others may then wait for meanwhile.
+ * @param own values [rows, columns] of the workgroup in shared memory, columns a multiple of 16
  * @param place element of the whole value that a row's first one is
+ * @returns what writes the bytes and blocks of `own` once it is stored; every thread has to arrive
  */
-export function storeSide(
+export function beginSide(
   writer: DispatchWriter,
   { order, gain, width }: SideRequest,
   side: Side,
@@ -123,37 +125,47 @@ export function storeSide(
   rows: number,
   columns: number,
   place: (row: Expr) => Expr,
-): void {
+): () => void {
   const { k } = writer;
   const arrays = {
     bytes: writer.bind('bytes', side.bytes, 'u32'),
     blocks: writer.bind('blocks', side.blocks, 'f32x2'),
   };
   const gains = gain && writer.bind('gains', gain.use, 'f32');
-  k.barrier();
   const words = (rows * columns) / 4;
   const isTogether = hasKnownSubgroups(writer.features) && writer.features.minSubgroupSize >= threadsOfBlock;
-  const run = (index: Expr): void => {
-    const row = k.let('sideRow', index.div(columns / 4));
-    const inRow = k.let('inRow', index.rem(columns / 4));
-    const begin = k.let('sideBegin', place(row));
-    const word = begin.div(4).add(inRow);
-    const first = k.let('first', isTogether ? inRow.mul(4) : inRow.div(blockSize / 4).mul(blockSize));
-    const from = k.let('from', row.mul(columns).add(first));
-    const value = (i: Expr | number): Expr => own.at(from.add(i));
-    // A tile may stick out of the value at its end, by whole blocks.
-    k.if(begin.rem(width).add(first).lt(width), () => {
-      const gainAt = gains && k.let('gainAt', begin.rem(width).add(first));
-      const gainOf = gains && gainAt ? (i: Expr | number): Expr => gains.at(gainAt.add(i)) : null;
+  const thread = isTogether ? k.let('thread', threadInOrder(k)) : k.localIndex;
+  /** Runs for each word: its row, and the first of the numbers that its thread takes. */
+  const eachWord = (body: (word: Expr, row: Expr, first: Expr, inValue: Expr) => void): void =>
+    eachThread(k, thread, words, (index) => {
+      const row = k.let('sideRow', index.div(columns / 4));
+      const inRow = k.let('inRow', index.rem(columns / 4));
+      const begin = k.let('sideBegin', place(row));
+      const first = k.let('first', isTogether ? inRow.mul(4) : inRow.div(blockSize / 4).mul(blockSize));
+      const inValue = k.let('inValue', begin.rem(width).add(first));
+      // A tile may stick out of the value at its end, by whole blocks.
+      k.if(inValue.lt(width), () => body(begin.div(4).add(inRow), row, first, inValue));
+    });
+  const four = [0, 1, 2, 3];
+  const early = gains && isTogether && words <= k.threads ? four.map(() => k.variable('gain', literal('f32', 0))) : null; // biome-ignore format: short
+  if (early)
+    eachWord((_word, _row, _first, inValue) => {
+      for (const i of four) k.set(early[i]!, gains!.at(inValue.add(i)));
+    });
+  return () => {
+    k.barrier();
+    eachWord((word, row, first, inValue) => {
+      const from = k.let('from', row.mul(columns).add(first));
+      const value = (i: Expr | number): Expr => own.at(from.add(i));
+      const gainOf = gains ? (i: Expr | number): Expr => gains.at(inValue.add(i)) : null;
       if (!isTogether) storeQuantized(k, arrays, order, word, value, gainOf);
       else {
-        const four = [0, 1, 2, 3];
         const values = four.map((i) => k.let('value', value(i)));
-        storeQuantizedTogether(k, arrays, order, word, values, gainOf && four.map(gainOf));
+        const ready = early?.map((gain) => gain.value) ?? (gainOf && four.map(gainOf));
+        storeQuantizedTogether(k, arrays, order, word, values, ready);
       }
     });
   };
-  eachThread(k, isTogether ? k.let('thread', threadInOrder(k)) : k.localIndex, words, run);
 }
 
 /** Runs `body` for 0 to count - 1 over the workgroup's threads. */

@@ -1,13 +1,24 @@
 // lib/jit/targets/webgpu/kernels/tune.ts: problems of a plan -> the fastest way to cut each one's kernel on this GPU, by
-// timing candidates over weights larger than its caches.
+// timing candidates over weights larger than its caches. What is timed is the plan's own kernel: a norm more or less, or
+// where an operand lies, and another shape is the fastest (INT8 with float32 input, gate and up of Mistral-7B, H200: the
+// best shape of a bare product took 46 us in its place, another one 40).
 
-import type { Kernel } from '../../../kernels/kernel.js';
 import type { Gpu } from '../device.js';
+import type { BufferUse, Dispatch } from '../dispatch.js';
+import { useKey } from '../dispatch.js';
 import { Pipelines } from '../pipelines.js';
-import { matvecCandidates, problemBytes, problemKey, timedKernel } from './candidates.js';
+import { matvecCandidates, problemKey } from './candidates.js';
 import type { MatvecShape } from './matvec.js';
 import type { MatvecProblem } from './tuning.js';
 import { matvecShape } from './tuning.js';
+
+/** A product of a plan, and its kernel in any shape: with norms, residuals and what else the plan has around it. */
+export interface TunableProblem {
+  readonly problem: MatvecProblem;
+  /** @returns undefined where that shape does not fit */
+  readonly dispatch: (shape: MatvecShape) => Dispatch | undefined;
+  readonly bytesOf: (use: Exclude<BufferUse, { kind: 'arena' | 'control' }>) => number;
+}
 
 /** How long a candidate took. */
 export interface Timing {
@@ -36,7 +47,7 @@ const mostTimes = 1024;
  */
 export async function tuneMatvec(
   gpu: Gpu,
-  problems: readonly MatvecProblem[],
+  problems: readonly TunableProblem[],
   { onProgress = () => {}, most = 120 }: TuneOptions = {},
 ): Promise<Map<string, Timing[]>> {
   if (!gpu.hasTimestamps) throw new Error(`tune: ${gpu.name} has no timestamps`);
@@ -50,14 +61,14 @@ export async function tuneMatvec(
       const shapes = candidatesOf(gpu, problem, most);
       const pipelines = new Pipelines(gpu);
       // All are compiled first: between timings the clocks would fall.
-      await pipelines.compile(shapes.map(({ kernel }) => kernel));
-      await bench.open(problem);
+      await pipelines.compile(shapes.map(({ dispatch }) => dispatch.kernel));
+      await bench.open(problem, shapes);
       const times = await bench.time(shapes, pipelines);
       onProgress(++done, total);
       const timings = shapes.map(({ shape }, i): Timing => ({ shape, microseconds: times[i]! }));
       bench.close();
       results.set(
-        problemKey(problem),
+        problemKey(problem.problem),
         timings.sort((a, b) => a.microseconds - b.microseconds),
       );
     }
@@ -67,23 +78,26 @@ export async function tuneMatvec(
   return results;
 }
 
-function candidatesOf(gpu: Gpu, problem: MatvecProblem, most: number): Candidate[] {
+function candidatesOf(gpu: Gpu, { problem, dispatch }: TunableProblem, most: number): Candidate[] {
   const shapes = matvecCandidates(gpu.features, problem);
   // In an order that looks random, so that a clock that falls or rises prefers none of a kind.
   const mixed = shapes.map((shape, i) => [(i * 7919 + 13) % 1009, shape] as const).sort(([a], [b]) => a - b);
   const chosen = [matvecShape(gpu.features, problem), ...mixed.slice(0, most - 1).map(([, shape]) => shape)];
-  const width = problem.widths.reduce((sum, each) => sum + each, 0);
-  return chosen.map((shape): Candidate => {
-    const workgroups = Math.ceil(width / (shape.rows / problem.products));
-    return { shape, kernel: timedKernel(gpu.features, problem, shape), workgroups };
+  return chosen.flatMap((shape): Candidate[] => {
+    const made = dispatch(shape);
+    return made ? [{ shape, dispatch: made }] : [];
   });
 }
 
 interface Candidate {
   readonly shape: MatvecShape;
-  readonly kernel: Kernel;
-  readonly workgroups: number;
+  readonly dispatch: Dispatch;
 }
+
+const aligned = (bytes: number): number => Math.max(256, Math.ceil(bytes / 256) * 256);
+
+/** Memory so small holds positions and counts: 1 is one that any kernel can do with. */
+const countBytes = 128;
 
 class Bench {
   readonly #device: GPUDevice;
@@ -91,8 +105,11 @@ class Bench {
   readonly #resolved: GPUBuffer;
   readonly #staging: GPUBuffer;
   #pool: GPUBuffer | undefined;
-  #own: GPUBuffer[] = [];
-  #problem: MatvecProblem | undefined;
+  /** What kernels are given beside the weights, by useKey. */
+  #own = new Map<string, GPUBuffer>();
+  /** Where the words of each Weight begin, by useKey, and how much all of them take. */
+  #words = new Map<string, { readonly begin: number; readonly bytes: number }>();
+  #stride = 256;
 
   constructor(gpu: Gpu) {
     this.#device = gpu.device;
@@ -105,12 +122,26 @@ class Bench {
   }
 
   /** @throws RangeError if the GPU has no room for it */
-  async open(problem: MatvecProblem): Promise<void> {
-    this.#problem = problem;
+  async open({ bytesOf }: TunableProblem, candidates: readonly Candidate[]): Promise<void> {
     this.#device.pushErrorScope('out-of-memory');
-    this.#pool ??= this.#filled(Math.max(poolBytes, problemBytes(problem).words));
-    const { scales, x, blocks, y } = problemBytes(problem);
-    this.#own = [scales, x, blocks, y, y, y].map((bytes) => this.#filled(bytes));
+    this.#stride = 0;
+    const sizes = new Map<string, number>();
+    for (const use of candidates.flatMap(({ dispatch }) => dispatch.buffers)) {
+      if (use.kind === 'arena' || use.kind === 'control')
+        throw new Error(`tune: a kernel is given ${use.kind}`);
+      const [key, bytes] = [useKey(use), bytesOf(use)];
+      if (use.kind !== 'weight' || use.of !== 'words') sizes.set(key, Math.max(bytes, sizes.get(key) ?? 0));
+      else if (!this.#words.has(key)) {
+        this.#words.set(key, { begin: this.#stride, bytes });
+        this.#stride += aligned(bytes);
+      }
+    }
+    if (this.#pool && this.#pool.size < this.#stride) {
+      this.#pool.destroy();
+      this.#pool = undefined;
+    }
+    this.#pool ??= this.#filled(Math.max(poolBytes, this.#stride));
+    for (const [key, bytes] of sizes) this.#own.set(key, this.#filled(bytes));
     const error = await this.#device.popErrorScope();
     if (error)
       throw new RangeError(`tune: no room for ${poolBytes / 1e6} MB of test weights: ${error.message}`);
@@ -118,19 +149,21 @@ class Bench {
 
   /** A buffer of bytes that look random: on zeros a GPU is faster. */
   #filled(bytes: number): GPUBuffer {
-    const size = Math.max(256, Math.ceil(bytes / 256) * 256);
+    const size = aligned(bytes);
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const buffer = this.#device.createBuffer({ size, usage });
     const block = new Uint32Array(Math.min(size, 2 ** 20) / 4);
-    for (let i = 0; i < block.length; i++) block[i] = (Math.random() * 2 ** 32) & 0x3fffffff;
+    for (let i = 0; i < block.length; i++)
+      block[i] = bytes <= countBytes ? 1 : (Math.random() * 2 ** 32) & 0x3fffffff;
     for (let at = 0; at < size; at += block.byteLength)
       this.#device.queue.writeBuffer(buffer, at, block, 0, Math.min(block.byteLength, size - at) / 4);
     return buffer;
   }
 
   close(): void {
-    for (const buffer of this.#own) buffer.destroy();
-    this.#own = [];
+    for (const buffer of this.#own.values()) buffer.destroy();
+    this.#own.clear();
+    this.#words.clear();
   }
 
   destroy(): void {
@@ -172,43 +205,25 @@ class Bench {
   }
 
   get #turns(): number {
-    const stride = Math.ceil(problemBytes(this.#problem!).words / 256) * 256;
-    return Math.max(1, Math.min(mostTurns, Math.floor(this.#pool!.size / stride)));
+    return Math.max(1, Math.min(mostTurns, Math.floor(this.#pool!.size / this.#stride)));
   }
 
   get #dispatches(): number {
     return Math.max(this.#turns, 8);
   }
 
-  #encode(
-    { kernel, workgroups }: Candidate,
-    query: number | undefined,
-    pipelines: Pipelines,
-  ): GPUCommandEncoder {
-    const problem = this.#problem!;
-    const { pipeline, layout } = pipelines.get(kernel);
-    const { words } = problemBytes(problem);
-    const stride = Math.ceil(words / 256) * 256;
-    const [scales, x, blocks, y, leftBytes, leftBlocks] = this.#own;
-    const shared: Record<string, GPUBuffer | undefined> = {
-      scales,
-      x,
-      bytes: x,
-      blocks,
-      y,
-      leftBytes,
-      leftBlocks,
+  #encode({ dispatch }: Candidate, query: number | undefined, pipelines: Pipelines): GPUCommandEncoder {
+    const { pipeline, layout } = pipelines.get(dispatch.kernel);
+    const resource = (use: BufferUse, turn: number): GPUBufferBinding => {
+      const words = this.#words.get(useKey(use));
+      if (!words) return { buffer: this.#own.get(useKey(use))! };
+      const offset = turn * this.#stride + words.begin;
+      return { buffer: this.#pool!, offset, size: Math.max(16, words.bytes) };
     };
     const groups = Array.from({ length: this.#turns }, (_, turn) =>
       this.#device.createBindGroup({
         layout,
-        entries: kernel.buffers.map(({ name }, binding) => ({
-          binding,
-          resource:
-            name === 'words'
-              ? { buffer: this.#pool!, offset: turn * stride, size: Math.max(16, words) }
-              : { buffer: shared[name]! },
-        })),
+        entries: dispatch.buffers.map((use, binding) => ({ binding, resource: resource(use, turn) })),
       }),
     );
     const encoder = this.#device.createCommandEncoder();
@@ -224,7 +239,7 @@ class Bench {
     pass.setPipeline(pipeline);
     for (let i = 0; i < this.#dispatches; i++) {
       pass.setBindGroup(0, groups[i % groups.length]!);
-      pass.dispatchWorkgroups(workgroups);
+      pass.dispatchWorkgroups(...(dispatch.workgroups as [number, number, number]));
     }
     pass.end();
     return encoder;

@@ -1,5 +1,5 @@
-// bench/webgpuDecode.ts: `node bench/dist/webgpuDecode.js [matvec|attend]`: the kernels of a token of Mistral-7B's shape
-// on this GPU, each by itself: INT8 products of 1, 4 and 8 rows, attention over short and long caches. Under a minute.
+// bench/webgpuAttend.ts: `node bench/dist/webgpuAttend.js`: how fast each way to cut attention is on this GPU, for a token
+// of Mistral-7B over short and long caches. Under a minute.
 
 import { openGpu } from 'response-time/jit/targets/webgpu/device';
 import { type AttendKernel, attendKernels } from 'response-time/jit/targets/webgpu/kernels/attendKernels';
@@ -8,51 +8,11 @@ import {
   type AttendSpec,
   attendSpec,
 } from 'response-time/jit/targets/webgpu/kernels/attendShape';
-import { problemBytes, problemKey } from 'response-time/jit/targets/webgpu/kernels/candidates';
-import { type Timing, tuneMatvec } from 'response-time/jit/targets/webgpu/kernels/tune';
-import { type MatvecProblem, matvecShape } from 'response-time/jit/targets/webgpu/kernels/tuning';
 import { Pipelines } from 'response-time/jit/targets/webgpu/pipelines';
 
 const gpu = await openGpu();
 const { device } = gpu;
 console.log(`# ${gpu.name} ${JSON.stringify(gpu.features)}`);
-
-async function timeProducts(): Promise<void> {
-  const products: readonly Pick<MatvecProblem, 'inDim' | 'widths' | 'products' | 'norm'>[] = [
-    { inDim: 4096, widths: [4096, 1024, 1024], products: 1, norm: 'rms' },
-    { inDim: 4096, widths: [4096], products: 1, norm: 'none' },
-    { inDim: 4096, widths: [14336], products: 2, norm: 'rms' },
-    { inDim: 14336, widths: [4096], products: 1, norm: 'none' },
-    { inDim: 4096, widths: [32000], products: 1, norm: 'rms' },
-  ];
-  for (const rows of [1, 4, 8]) {
-    const kind = { packing: 'int8', scales: 'row', input: 'bytes', leastColumns: 16, rows } as const;
-    const problems = products.map((product): MatvecProblem => ({ ...kind, ...product }));
-    const started = performance.now();
-    const results = await tuneMatvec(gpu, problems, { most: Number(process.env.TUNE_MOST ?? 20) });
-    const seconds = ((performance.now() - started) / 1000).toFixed(1);
-    const best = problems.map((problem) => results.get(problemKey(problem))![0]!.microseconds);
-    const layers = 32 * best.slice(0, 4).reduce((sum, each) => sum + each, 0) + best[4]!;
-    console.log(
-      `# ${rows} rows: best shapes of all layers ${(layers / 1e3).toFixed(2)} ms; timed in ${seconds} s`,
-    );
-    for (const problem of problems) printProduct(problem, results.get(problemKey(problem))!);
-  }
-}
-
-function printProduct(problem: MatvecProblem, timings: readonly Timing[]): void {
-  const gigabytes = problemBytes(problem).words / 1e9;
-  const line = ({ shape, microseconds }: Timing): string => {
-    const { rows, lanes, rowsPerGroup, splits, unroll } = shape;
-    const speed = ((1e6 * gigabytes) / microseconds).toFixed(0);
-    return `${microseconds.toFixed(1)}us ${speed}GB/s R${rows}.L${lanes}.P${rowsPerGroup}.S${splits}.U${unroll}`;
-  };
-  const own = JSON.stringify(matvecShape(gpu.features, problem));
-  const place = timings.findIndex(({ shape }) => JSON.stringify(shape) === own);
-  const first = timings.slice(0, 4).map(line).join(' | ');
-  const rest = `default ${line(timings[place]!)} (${place + 1} of ${timings.length}) | last ${line(timings.at(-1)!)}`;
-  console.log(`${problemKey(problem)}: ${first} | ${rest}`);
-}
 
 interface Case {
   readonly batch: number;
@@ -203,8 +163,6 @@ function storage(): number {
   return GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
 }
 
-const wanted = process.argv[2];
-if (wanted !== 'attend') await timeProducts();
-if (wanted !== 'matvec') await timeAttention();
+await timeAttention();
 gpu.close();
 process.exit();
