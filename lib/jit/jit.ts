@@ -189,7 +189,7 @@ class Compiled {
   }
 
   #isDonated(path: string): boolean {
-    return this.#donate.has(Number(path.split('.')[0]));
+    return this.#donate.has(Number.parseInt(path, 10)); // the first number in it
   }
 
   #checkAlive(flat: Flat): void {

@@ -156,8 +156,8 @@ onGpu('a matrix-vector product', () => {
   });
 });
 
-/** Signed bytes in blocks of 16 as the kernels make them, and the numbers that they stand for. */
-function quantized(x: Float32Array, gain: Float32Array): { values: Float32Array } {
+/** Integers in blocks of 16 as the kernels make them, `most` the largest, and the numbers that they stand for. */
+function quantized(x: Float32Array, gain: Float32Array, most: number): { values: Float32Array } {
   const values = new Float32Array(x.length);
   for (let block = 0; block < x.length; block += 16) {
     const own = Array.from(
@@ -166,110 +166,112 @@ function quantized(x: Float32Array, gain: Float32Array): { values: Float32Array 
     );
     const largest = Math.max(...own.map(Math.abs));
     own.forEach((value, i) => {
-      values[block + i] = (Math.round((value * 127) / largest) * largest) / 127;
+      values[block + i] = (Math.round((value * most) / largest) * largest) / most;
     });
   }
   return { values };
 }
 
 onGpu('a product of signed bytes', () => {
-  test.each((['int8', 'int4'] as const).flatMap((packing) => [1, 2, 8].map((rows) => ({ packing, rows }))))(
-    '$packing, $rows rows',
-    async ({ packing, rows }) => {
-      const [out, inDim] = [24, 192];
-      const x = randomValues(rows * inDim, 3);
-      const gain = randomValues(inDim, 5);
-      const { words, scales, values } = pack(packing, out, inDim, 2);
-      const quantize = buildKernel({ name: 'quantize', threads: 64 }, (k) => {
-        const [from, gains] = [k.buffer('x', 'f32', 'read'), k.buffer('gain', 'f32', 'read')];
-        const arrays = {
-          bytes: k.buffer('bytes', 'u32', 'readWrite'),
-          blocks: k.buffer('blocks', 'f32x2', 'readWrite'),
-        };
-        const word = k.let('word', k.builtin('workgroupX').mul(64).add(k.localIndex));
-        k.if(word.lt((rows * inDim) / 4), () => {
-          const begin = k.let('begin', word.div(4).mul(16));
-          const order = packing === 'int4' ? 'nibbles' : 'plain';
-          storeQuantized(
-            k,
-            arrays,
-            order,
-            word,
-            (i) => from.at(begin.add(i)),
-            (i) => gains.at(begin.add(i).rem(inDim)),
-          );
-        });
-      });
-      const empty = {
-        bytes: new Uint32Array((rows * inDim) / 4),
-        blocks: new Float32Array((rows * inDim) / 8),
+  const packings = ['int8', 'int4'] as const;
+  const cases = packings.flatMap((packing) =>
+    [1, 2, 8].flatMap((rows) => ([1, 3] as const).map((limbs) => ({ packing, rows, limbs }))),
+  );
+  test.each(cases)('$packing, $rows rows, $limbs bytes a number', async ({ packing, rows, limbs }) => {
+    const [out, inDim] = [24, 192];
+    const x = randomValues(rows * inDim, 3);
+    const gain = randomValues(inDim, 5);
+    const { words, scales, values } = pack(packing, out, inDim, 2);
+    const quantize = buildKernel({ name: 'quantize', threads: 64 }, (k) => {
+      const [from, gains] = [k.buffer('x', 'f32', 'read'), k.buffer('gain', 'f32', 'read')];
+      const arrays = {
+        bytes: k.buffer('bytes', 'u32', 'readWrite'),
+        blocks: k.buffer('blocks', 'f32x2', 'readWrite'),
       };
-      const made = await runKernel(gpu as Gpu, quantize, { x, gain, ...empty }, [
-        Math.ceil((rows * inDim) / 256),
-      ]);
-      const most = mostLanes(features(false));
-      const shape = { rows: 8, lanes: rows === 1 ? most : most / 2, rowsPerGroup: 4, splits: 2, unroll: 1 };
-      const kernel = buildKernel({ name: 'test', threads: matvecThreads(shape) }, (k) => {
-        const weights = {
-          words: k.buffer('words', 'u32x4', 'read'),
-          scales: k.buffer('scales', 'f32', 'read'),
-          firstRow: 0,
-        };
-        const y = k.buffer('y', 'f32', 'readWrite');
-        writeMatvec(
+      const word = k.let('word', k.builtin('workgroupX').mul(64).add(k.localIndex));
+      k.if(word.lt((rows * inDim) / 4), () => {
+        const begin = k.let('begin', word.div(4).mul(16));
+        const form = { order: packing === 'int4' ? 'nibbles' : 'plain', limbs } as const;
+        storeQuantized(
           k,
-          features(false),
-          {
-            ...{ rows, inDim, packing, rowVectors: inDim / perVector(packing), scales: scaleOf(packing) },
-            input: {
-              kind: 'bytes',
-              bytes: k.buffer('bytes', 'u32x4', 'read'),
-              blocks: k.buffer('blocks', blockElement[packing], 'read'),
-            },
-            norm: { kind: 'rms', epsilon: 0.01 },
-            parts: [
-              {
-                width: out,
-                products: [weights],
-                pairs: { layout: 'halves', headDim: 8 },
-                finish: (row, columns, products) => {
-                  // A mark that shows which column met which: each is written with a tenth of its partner.
-                  columns.forEach((column, i) => {
-                    k.store(y, row.mul(out).add(column), products[i]![0]!.add(products[1 - i]![0]!.mul(0.1)));
-                  });
-                },
-              },
-            ],
-          },
-          shape,
+          arrays,
+          form,
+          word,
+          (i) => from.at(begin.add(i)),
+          (i) => gains.at(begin.add(i).rem(inDim)),
         );
       });
-      const groups = matvecWorkgroups([{ width: out, products: [1 as never] }], shape);
-      const result = await runKernel(
-        gpu as Gpu,
-        kernel,
+    });
+    const empty = {
+      bytes: new Uint32Array((rows * inDim * limbs) / 4),
+      blocks: new Float32Array((rows * inDim) / 8),
+    };
+    const made = await runKernel(gpu as Gpu, quantize, { x, gain, ...empty }, [
+      Math.ceil((rows * inDim) / 256),
+    ]);
+    const most = mostLanes(features(false));
+    const shape = { rows: 8, lanes: rows === 1 ? most : most / 2, rowsPerGroup: 4, splits: 2, unroll: 1 };
+    const kernel = buildKernel({ name: 'test', threads: matvecThreads(shape) }, (k) => {
+      const weights = {
+        words: k.buffer('words', 'u32x4', 'read'),
+        scales: k.buffer('scales', 'f32', 'read'),
+        firstRow: 0,
+      };
+      const y = k.buffer('y', 'f32', 'readWrite');
+      writeMatvec(
+        k,
+        features(false),
         {
-          words,
-          scales,
-          bytes: new Uint32Array(made.bytes!.slice().buffer),
-          blocks: made.blocks!,
-          y: new Float32Array(rows * out),
+          ...{ rows, inDim, packing, rowVectors: inDim / perVector(packing), scales: scaleOf(packing) },
+          input: {
+            ...{ kind: 'bytes', limbs },
+            bytes: k.buffer('bytes', 'u32x4', 'read'),
+            blocks: k.buffer('blocks', blockElement[packing], 'read'),
+          },
+          norm: { kind: 'rms', epsilon: 0.01 },
+          parts: [
+            {
+              width: out,
+              products: [weights],
+              pairs: { layout: 'halves', headDim: 8 },
+              finish: (row, columns, products) => {
+                // A mark that shows which column met which: each is written with a tenth of its partner.
+                columns.forEach((column, i) => {
+                  k.store(y, row.mul(out).add(column), products[i]![0]!.add(products[1 - i]![0]!.mul(0.1)));
+                });
+              },
+            },
+          ],
         },
-        [groups],
+        shape,
       );
-      const normal = quantized(x, gain).values.map((value, i) => {
-        const own = x.subarray(Math.floor(i / inDim) * inDim, (Math.floor(i / inDim) + 1) * inDim);
-        return value / Math.sqrt(own.reduce((sum, each) => sum + each * each, 0) / inDim + 0.01);
-      });
-      const plain = product(normal, values, rows, out, inDim);
-      const partner = (i: number) => (i % 8 < 4 ? i + 4 : i - 4);
-      expectNear(
-        result.y!,
-        plain.map((value, i) => value + 0.1 * plain[partner(i)]!),
-        1e-5,
-      );
-    },
-  );
+    });
+    const groups = matvecWorkgroups([{ width: out, products: [1 as never] }], shape);
+    const result = await runKernel(
+      gpu as Gpu,
+      kernel,
+      {
+        words,
+        scales,
+        bytes: new Uint32Array(made.bytes!.slice().buffer),
+        blocks: made.blocks!,
+        y: new Float32Array(rows * out),
+      },
+      [groups],
+    );
+    // Three bytes stand for what was there.
+    const normal = quantized(x, gain, limbs === 1 ? 127 : 2 ** 40).values.map((value, i) => {
+      const own = x.subarray(Math.floor(i / inDim) * inDim, (Math.floor(i / inDim) + 1) * inDim);
+      return value / Math.sqrt(own.reduce((sum, each) => sum + each * each, 0) / inDim + 0.01);
+    });
+    const plain = product(normal, values, rows, out, inDim);
+    const partner = (i: number) => (i % 8 < 4 ? i + 4 : i - 4);
+    expectNear(
+      result.y!,
+      plain.map((value, i) => value + 0.1 * plain[partner(i)]!),
+      1e-5,
+    );
+  });
 });
 
 onGpu('a product of many rows', () => {

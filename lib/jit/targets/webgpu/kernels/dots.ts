@@ -6,7 +6,7 @@ import type { Expr } from '../../../kernels/expression.js';
 import { literal, splat, vector } from '../../../kernels/expression.js';
 import type { Packing } from '../../../kernels/unpack.js';
 import { packedPerWord, plainDot4I8, unpackBytes } from '../../../kernels/unpack.js';
-import { blockSize } from './activations.js';
+import { blockSize, type Limbs } from './activations.js';
 
 /** Numbers in the four words that a thread reads at once. */
 export function perVector(packing: Packing): number {
@@ -109,39 +109,48 @@ export function blockSquares(block: Expr): Expr {
   return block.type === 'f32x4' ? block.lane(1).add(block.lane(3)) : block.lane(1);
 }
 
-/** An input in signed bytes with blocks of 16 (activations.ts); for int4 weights in the order `nibbles`. */
+/** An input in integers with blocks of 16 (activations.ts); for int4 weights in the order `nibbles`. */
 export function meetBytes(
   k: KernelBuilder,
   packing: 'int8' | 'int4',
   bytes: ArrayRef, // u32x4
   blocks: ArrayRef, // blockElement
+  limbs: Limbs,
   at: Expr,
   packedDot: boolean,
 ): Met {
   const dot = (a: Expr, b: Expr): Expr => (packedDot ? a.dot4I8(b) : plainDot4I8(a, b));
   const perBlock = perVector(packing) / blockSize; // 1 or 2
-  const xs = Array.from({ length: perBlock }, (_, i) => k.let('x', bytes.at(at.mul(perBlock).add(i))));
+  const xs = Array.from({ length: perBlock }, (_, i) =>
+    Array.from(
+      { length: limbs },
+      (__, limb) =>
+      k.let('x', bytes.at(at.mul(perBlock).add(i).mul(limbs).add(limb))), // biome-ignore format: short
+    ),
+  );
   const block = k.let('block', blocks.at(at));
-  const parts = xs.map((x, i) => ({ x, scale: block.lane(2 * i) }));
+  /** Products of the words that meet a block of the input, in units of its first bytes. */
+  const meet = (own: readonly Expr[], i: number): Expr =>
+    xs[i]!.map((x) => own.map((word, lane) => dot(word, x.lane(lane))))
+      .map((products) => smallFloat(sumFrom(smallFloatZero, products)))
+      .reduceRight((less, more) => less.fma(1 / 256, more));
   if (packing === 'int8') {
-    const [{ x, scale }] = parts as [(typeof parts)[0]];
+    const scale = block.lane(0);
     return {
-      dot: (words) => {
-        const products = [0, 1, 2, 3].map((i) => dot(words.lane(i), x.lane(i)));
-        return smallFloat(sumFrom(smallFloatZero, products)).mul(scale);
-      },
+      dot: (words) =>
+        meet(
+          [0, 1, 2, 3].map((i) => words.lane(i)),
+          0,
+        ).mul(scale),
     };
   }
-  const scales = parts.map(({ scale }) => k.let('scale', scale.mul(1 / 16)));
+  const scales = xs.map((_, i) => k.let('scale', block.lane(2 * i).mul(1 / 16)));
   return {
     dot: (words) =>
-      parts
-        .map(({ x }, half) => {
-          const products = [0, 1].flatMap((i) => {
-            const [low, high] = sixteenfold(words.lane(2 * half + i));
-            return [dot(low, x.lane(2 * i)), dot(high, x.lane(2 * i + 1))];
-          });
-          return smallFloat(sumFrom(smallFloatZero, products)).mul(scales[half]!);
+      scales
+        .map((scale, half) => {
+          const own = [0, 1].flatMap((i) => sixteenfold(words.lane(2 * half + i)));
+          return meet(own, half).mul(scale);
         })
         .reduce((sum, part) => sum.add(part)),
   };

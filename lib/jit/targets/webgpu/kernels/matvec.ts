@@ -12,6 +12,7 @@ import { literal, splat } from '../../../kernels/expression.js';
 import type { Features } from '../../../kernels/kernel.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
 import type { Packing } from '../../../kernels/unpack.js';
+import type { Limbs } from './activations.js';
 import type { Met } from './dots.js';
 import { blockSquares, meetBytes, meetFloats, perVector } from './dots.js';
 import type { Lanes } from './lanes.js';
@@ -41,7 +42,12 @@ export type MatvecInput =
       readonly gain: ArrayRef | null;
       readonly bias: ArrayRef | null;
     }
-  | { readonly kind: 'bytes'; readonly bytes: ArrayRef; readonly blocks: ArrayRef }; // u32x4, blockElement
+  | {
+      readonly kind: 'bytes';
+      readonly bytes: ArrayRef; // u32x4
+      readonly blocks: ArrayRef; // blockElement
+      readonly limbs: Limbs;
+    };
 
 export interface MatvecSpec extends FinishSpec {
   readonly packing: Packing;
@@ -254,8 +260,8 @@ class Writer {
       const centre = this.centres[row] ?? null;
       return meetFloats(k, spec.packing, x, place, { at, gain, bias, centre });
     }
-    const { bytes, blocks } = spec.input;
-    return meetBytes(k, spec.packing as 'int8' | 'int4', bytes, blocks, place, features.packedDot);
+    const { bytes, blocks, limbs } = spec.input;
+    return meetBytes(k, spec.packing as 'int8' | 'int4', bytes, blocks, limbs, place, features.packedDot);
   }
 
   #groupScale({ scales }: WeightRows, row: Expr, at: Expr): Expr | null {

@@ -5,7 +5,7 @@ import { sizeOf } from '../../../../tensor.js';
 import type { Mode } from '../../../target.js';
 import type { LowerContext } from '../context.js';
 import type { MatrixLayout } from '../layout.js';
-import { blockSize } from './activations.js';
+import { blockSize, type Limbs } from './activations.js';
 import { perVector } from './dots.js';
 import type { LinearGroup } from './group.js';
 import { commonLayouts } from './linearParts.js';
@@ -20,8 +20,9 @@ export interface Problem {
   readonly inDim: number;
   readonly layout: MatrixLayout;
   readonly layouts: readonly MatrixLayout[]; // one a product
-  /** The input may come as signed bytes. */
+  /** The input may come as integers, each of so many signed bytes. */
   readonly takesBytes: boolean;
+  readonly limbs: Limbs;
 }
 
 /** @returns undefined for what matvec.ts does not do: many rows, rows of odd lengths, Weights of different kinds */
@@ -40,7 +41,8 @@ export function problemOf(group: LinearGroup, context: LowerContext): Problem | 
   const fitsPairs = chains.every(({ rotary }) => !rotary || rotary.node.inputs[0]!.shape[2] === 1);
   const few = rows >= 1 && rows <= maxRows && !prefersMatrices(group, rows, layouts, context);
   if (!few || !isWhole || !fitsNorm || !fitsPairs) return undefined;
-  return { rows, inDim, layout, layouts, takesBytes: takesBytes(group, layout, inDim, context) };
+  const limbs = context.mode === 'fast' ? 1 : 3;
+  return { rows, inDim, layout, layouts, takesBytes: takesBytes(group, layout, inDim, context), limbs };
 }
 
 /** True where matrix units may be given a product's input in signed bytes: each Weight row has one scale. */
@@ -83,7 +85,5 @@ function takesBytes(
 ): boolean {
   const isInteger = packing === 'int8' || packing === 'int4';
   const comesOut = !norm || (norm.node.attrs.kind === 'rms' && !norm.node.attrs.biased);
-  return (
-    context.mode === 'fast' && context.features.packedDot && isInteger && comesOut && inDim % blockSize === 0
-  );
+  return context.features.packedDot && isInteger && comesOut && inDim % blockSize === 0;
 }

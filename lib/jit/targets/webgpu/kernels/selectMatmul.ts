@@ -43,7 +43,7 @@ export function selectMatmul(
         context.input(step, 0),
         {
           ...{ consumer: step, gain: null, elements: rows * inDim, width: inDim },
-          order: layouts[0].packing === 'int4' ? 'nibbles' : 'plain',
+          form: { order: layouts[0].packing === 'int4' ? 'nibbles' : 'plain', limbs: 1 },
         },
         context,
       )

@@ -77,8 +77,8 @@ class MatvecWriter {
       widths: group.linear.node.outputs.map((output) => output.shape.at(-1)!),
       products: Math.max(...epilogues.map((epilogue) => epilogue.products.length)),
       scales: !scales ? 'none' : scales.groups === 1 ? 'row' : { groupSize: scales.size },
-      input: problem.takesBytes ? 'bytes' : 'floats',
-      ...(context.mode === 'fast' ? { leastColumns: blockSize } : {}),
+      input: !problem.takesBytes ? 'floats' : problem.limbs === 1 ? 'bytes' : 'limbs',
+      ...(problem.takesBytes || context.mode === 'fast' ? { leastColumns: blockSize } : {}),
     };
     const key = problemKey(asked);
     if (!context.problems.has(key))
@@ -155,6 +155,7 @@ class MatvecWriter {
     const writer = this.#writer;
     return {
       kind: 'bytes',
+      limbs: this.problem.limbs,
       bytes: writer.bindRead('xBytes', bytes, 'u32x4'),
       blocks: writer.bindRead(
         'xBlocks',

@@ -8,7 +8,7 @@ import type { KernelStep, Place, Step } from '../../../steps.js';
 import type { LastingUse, LowerContext, Operand } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
-import type { ByteOrder } from './activations.js';
+import type { ByteForm } from './activations.js';
 import {
   blockSize,
   quantizedBytes,
@@ -31,7 +31,7 @@ export interface Side<Use extends BufferUse = BufferUse> {
 /** What a product asks of whoever makes its input. */
 export interface SideRequest {
   readonly consumer: KernelStep;
-  readonly order: ByteOrder;
+  readonly form: ByteForm;
   /** What each element is multiplied by before it is rounded; null: nothing. */
   readonly gain: Operand | null;
   readonly elements: number;
@@ -45,7 +45,7 @@ export function requestOf(group: LinearGroup, problem: Problem, context: LowerCo
   const consumer: KernelStep = group.norm ?? group.linear;
   return {
     consumer,
-    order: problem.layout.packing === 'int4' ? 'nibbles' : 'plain',
+    form: { order: problem.layout.packing === 'int4' ? 'nibbles' : 'plain', limbs: problem.limbs },
     gain: group.norm?.node.attrs.scaled ? context.input(group.norm, 1) : null,
     elements: problem.rows * problem.inDim,
     width: problem.inDim,
@@ -62,7 +62,6 @@ export function sideWanted(
   value: Operand & { readonly place: Place },
   context: LowerContext,
 ): SideRequest | undefined {
-  if (context.mode !== 'fast') return undefined;
   for (let at = from; at < steps.length; at++) {
     const step = steps[at]!;
     if (step.kind === 'scan') return undefined;
@@ -88,8 +87,12 @@ export const sideBuffers = 3;
  * Memory for a side; `keep` it when its dispatch is sure to be written, else give it back.
  * @param input the side that its dispatch reads, which should lie in another buffer
  */
-export function newSide({ elements }: SideRequest, context: LowerContext, input?: Side): Side<LastingUse> {
-  const { bytes, blocks } = quantizedBytes(elements);
+export function newSide(
+  { elements, form }: SideRequest,
+  context: LowerContext,
+  input?: Side,
+): Side<LastingUse> {
+  const { bytes, blocks } = quantizedBytes(elements, form.limbs);
   const bank = input?.bytes.kind === 'lasting' && input.bytes.bank === 0 ? 1 : 0;
   return { bytes: context.lasting(bytes, bank), blocks: context.lasting(blocks, bank) };
 }
@@ -119,7 +122,7 @@ export function takeSide(consumer: KernelStep, context: LowerContext): Side<Last
  */
 export function beginSide(
   writer: DispatchWriter,
-  { order, gain, width }: SideRequest,
+  { form, gain, width }: SideRequest,
   side: Side,
   own: ArrayRef,
   rows: number,
@@ -158,11 +161,11 @@ export function beginSide(
       const from = k.let('from', row.mul(columns).add(first));
       const value = (i: Expr | number): Expr => own.at(from.add(i));
       const gainOf = gains ? (i: Expr | number): Expr => gains.at(inValue.add(i)) : null;
-      if (!isTogether) storeQuantized(k, arrays, order, word, value, gainOf);
+      if (!isTogether) storeQuantized(k, arrays, form, word, value, gainOf);
       else {
         const values = four.map((i) => k.let('value', value(i)));
         const ready = early?.map((gain) => gain.value) ?? (gainOf && four.map(gainOf));
-        storeQuantizedTogether(k, arrays, order, word, values, ready);
+        storeQuantizedTogether(k, arrays, form, word, values, ready);
       }
     });
   };
@@ -180,7 +183,7 @@ export function quantizeDispatch(
   request: SideRequest,
   context: LowerContext,
 ): { readonly dispatch: Dispatch; readonly side: Side } {
-  const { bytes, blocks } = quantizedBytes(request.elements);
+  const { bytes, blocks } = quantizedBytes(request.elements, request.form.limbs);
   const side = { bytes: context.scratch(bytes), blocks: context.scratch(blocks) };
   const writer = context.writer('quantize', 64);
   const { k } = writer;
@@ -195,6 +198,6 @@ export function quantizeDispatch(
   const begin = k.let('begin', word.div(blockSize / 4).mul(blockSize));
   const gainAt = k.let('gainAt', begin.rem(request.width));
   const gain = gains ? (i: Expr) => gains.at(gainAt.add(i)) : null;
-  storeQuantized(k, arrays, request.order, word, (i) => array.at(begin.add(i)), gain);
+  storeQuantized(k, arrays, request.form, word, (i) => array.at(begin.add(i)), gain);
   return { dispatch: writer.forThreads(count, context.step), side };
 }

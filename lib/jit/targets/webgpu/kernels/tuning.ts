@@ -19,7 +19,8 @@ export interface MatvecProblem {
   /** Products of one output; rows of a group are a multiple of it. */
   readonly products: number;
   readonly scales: 'none' | 'row' | { readonly groupSize: number };
-  readonly input: 'floats' | 'bytes';
+  /** `limbs`: integers of three bytes. */
+  readonly input: 'floats' | 'bytes' | 'limbs';
   readonly norm: 'none' | 'rms' | 'layer';
   /** Columns that a workgroup has at least. */
   readonly leastColumns?: number | undefined;
@@ -56,7 +57,7 @@ const wantedSteps = 8;
  */
 function wantedRowsPerGroup({ rows, packing, input, products }: MatvecProblem): number {
   const isInteger = packing === 'int8' || packing === 'int4';
-  const isCostly = rows >= severalRows || (isInteger && (input === 'floats' || products > 1));
+  const isCostly = rows >= severalRows || (isInteger && (input !== 'bytes' || products > 1));
   return Math.max(isCostly ? 4 : 2, products);
 }
 
