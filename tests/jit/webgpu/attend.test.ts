@@ -83,6 +83,13 @@ describe.skipIf(typeof gpu === 'string')('attention of one query a row', () => {
     ['chunks, four heads together', { ...small, kvHeads: 1, capacity: 640 }, [600, 127], [1, 1]],
     ['chunks of which none is seen', { ...small, heads: 2, capacity: 640 }, [128, 600], [1, 0]],
     ['chunks, a window in a ring', { ...small, capacity: 600, window: 530 }, [1500, 300], [1, 1]],
+    ['subgroups by themselves', { ...small, headDim: 16, capacity: 300 }, [270, 37], [1, 1]],
+    [
+      'subgroups by themselves, parts of them',
+      { ...small, headDim: 8, kvHeads: 1, capacity: 640 },
+      [600, 127],
+      [1, 1],
+    ],
     ['chunks, roughly', { ...small, headDim: 24, capacity: 700, roughExp: true }, [699, 2], [1, 1]],
   ];
   test.each(cases.flatMap((each) => [true, false].map((plain) => [each[0], plain, each] as const)))(

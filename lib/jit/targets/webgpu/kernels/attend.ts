@@ -9,9 +9,8 @@ import type { ArrayRef, KernelBuilder } from '../../../kernels/builder.js';
 import type { Expr } from '../../../kernels/expression.js';
 import { literal, splat } from '../../../kernels/expression.js';
 import type { Features } from '../../../kernels/kernel.js';
-import { exp } from '../../../kernels/math.js';
-import { reduceNeighbours, reduceWorkgroup } from '../../../kernels/reduce.js';
-import type { AttendProblem, AttendSpec } from './attendShape.js';
+import { reduceNeighbours } from '../../../kernels/reduce.js';
+import type { AttendSpec } from './attendShape.js';
 import {
   keysAtOnce,
   keysPerThread,
@@ -20,7 +19,8 @@ import {
   valuesPerThread,
   vectorsUnderWay,
 } from './attendShape.js';
-import { beginMix, elementOf, headOf, joinHeads } from './mix.js';
+import { attendWeights } from './attendWeights.js';
+import { beginMix, elementOf, joinHeads } from './mix.js';
 
 export interface AttendArrays {
   readonly q: ArrayRef; // f32x4 [batch, heads, headDim]
@@ -39,11 +39,6 @@ export interface Mixture {
   readonly value: Expr; // f32x4, sum of weight * value
   readonly largest: Expr;
   readonly total: Expr;
-}
-
-/** e^x as precisely as a problem asks for. */
-export function attendExp({ roughExp }: Pick<AttendProblem, 'roughExp'>, x: Expr): Expr {
-  return roughExp ? x.unary('exp') : exp(x);
 }
 
 /** A mixture over the sum of its weights. A query that is padding sees nothing and gives 0. */
@@ -102,14 +97,10 @@ export function writeAttend(
   const early = vectorsUnderWay(features, spec) <= 20 ? beginValues() : undefined;
   const largest = writeScores(k, features, spec, keys, queries, scores, length, place);
   const mix = early ?? beginValues();
-  const { most, totals } = writeWeights(k, features, spec, scores, length, largest);
-  mix(scores, (head, vector, value) => {
-    const ofHead = (each: readonly Expr[]): Expr =>
-      each.reduce((found, one, i) => head.eq(i).select(one, found));
-    finish({
-      ...{ row: firstRow.add(head), head, chunk: part, vector, value },
-      ...{ largest: ofHead(most), total: ofHead(totals) },
-    });
+  const { most, weigh } = attendWeights(k, features, spec, scores, length, largest);
+  mix(weigh, (head, vector, value, total) => {
+    const ofHead = most.reduce((found, one, i) => head.eq(i).select(one, found));
+    finish({ ...{ row: firstRow.add(head), head, chunk: part, vector, value }, largest: ofHead, total });
   });
 }
 
@@ -168,31 +159,4 @@ function writeScores(
   if (atOnce >= spec.chunk) round(literal('u32', 0));
   else k.for('keysBegin', 0, length, round, atOnce);
   return largest.map((one) => one.value);
-}
-
-/** Scores -> weights in their place, 0 past the end. */
-function writeWeights(
-  k: KernelBuilder,
-  features: Features,
-  spec: AttendSpec,
-  scores: ArrayRef,
-  length: Expr,
-  largest: readonly Expr[],
-): { most: Expr[]; totals: Expr[] } {
-  k.barrier();
-  const most = reduceWorkgroup(k, features, 'max', ...largest).map((one) => k.let('most', one));
-  const weights = most.map(() => k.variable('weight', literal('f32', 0)));
-  const visit = (position: Expr): void => {
-    const score = k.let('score', scores.at(position));
-    const own = most.map((one, head) => {
-      const weight = attendExp(spec, headOf(score, head).sub(one));
-      return k.let('own', position.lt(length).select(weight, 0));
-    });
-    k.store(scores, position, joinHeads(own));
-    for (const [head, weight] of weights.entries()) k.set(weight, weight.value.add(own[head]!));
-  };
-  k.for('position', k.localIndex, literal('u32', paddedChunk(spec)), visit, k.threads);
-  const totals = reduceWorkgroup(k, features, 'add', ...weights.map((one) => one.value));
-  k.barrier();
-  return { most, totals: totals.map((one) => k.let('total', one)) };
 }

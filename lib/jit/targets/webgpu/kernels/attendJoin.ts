@@ -5,10 +5,11 @@ import type { Expr } from '../../../kernels/expression.js';
 import { literal, vector as vectorOf } from '../../../kernels/expression.js';
 import type { Features } from '../../../kernels/kernel.js';
 import { reduceWorkgroup } from '../../../kernels/reduce.js';
-import { attendExp, divided, type Mixture } from './attend.js';
+import { divided, type Mixture } from './attend.js';
 import type { AttendSpec } from './attendShape.js';
 import { valuesPerThread } from './attendShape.js';
-import { beginMix, mixedAtOnce } from './mix.js';
+import { attendExp } from './attendWeights.js';
+import { beginMix, mixedAtOnce, type Weigh } from './mix.js';
 
 export interface JoinArrays {
   readonly mixed: ArrayRef; // f32x4 [batch * heads, chunks, headDim]
@@ -78,5 +79,6 @@ export function writeJoin(
   k.for('at', k.localIndex, literal('u32', padded), weigh, k.threads);
   const [total] = reduceWorkgroup(k, features, 'add', sum.value) as [Expr];
   k.barrier();
-  mix(weights, (_, vector, value) => finish(row, vector, divided(value, total)));
+  const weighed: Weigh = (positions) => positions.map((at) => k.let('weight', weights.at(at)));
+  mix(weighed, (_, vector, value) => finish(row, vector, divided(value, total)));
 }
