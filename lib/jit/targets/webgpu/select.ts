@@ -6,6 +6,7 @@ import type { LowerContext } from './context.js';
 import type { Dispatch } from './dispatch.js';
 import { selectAttend } from './kernels/selectAttend.js';
 import { selectAttendMatrices } from './kernels/selectAttendMatrices.js';
+import { selectEmbed } from './kernels/selectEmbed.js';
 import { selectHeads } from './kernels/selectHeads.js';
 import { selectMatmul } from './kernels/selectMatmul.js';
 import { selectMatrices } from './kernels/selectMatrices.js';
@@ -28,6 +29,7 @@ export const selectors: readonly Selector[] = [
   selectAttend,
   selectAttendMatrices,
   selectHeads,
+  selectEmbed,
 ];
 
 /** The first selection that fits. */

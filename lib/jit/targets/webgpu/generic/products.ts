@@ -11,6 +11,8 @@ import { elementBytes } from '../../../steps.js';
 import type { LowerContext, Operand } from '../context.js';
 import type { Dispatch } from '../dispatch.js';
 import { useKey } from '../dispatch.js';
+import { blockSize } from '../kernels/activations.js';
+import { beginSide, keepSide, newSide, type SideRequest } from '../kernels/sides.js';
 import type { MatrixLayout, RowPart } from '../layout.js';
 import { bindOperand, coordinates, loadOperand, viewElements } from './indexing.js';
 import { applyEpilogue, type Product, scalesOf, wordsOf } from './linear.js';
@@ -99,18 +101,24 @@ function productsOf(
   return w.forThreads(size, context.step);
 }
 
-/** Part after part of the Weight: each writes the rows that it has; the first one NaN where no part has any. */
+/**
+ * Part after part of the Weight: each writes the rows that it has; the first one NaN where no part has any.
+ * @param wanted bytes that a later product asks for; left where the Weight is one part
+ */
 export function embed(
   step: KernelStep,
   { attrs: { weight } }: StructuredNode<'Embed'>,
   context: LowerContext,
+  wanted?: SideRequest,
 ): Dispatch[] {
   const [indices, output] = [context.input(step, 0), context.output(step)];
   const size = sizeOf(output.shape);
   if (size === 0) return [];
   const layout = context.layout(weight, 'rows0');
+  // Bytes are made by neighbours together: a workgroup has a part of one row.
+  const fits = layout.parts.length === 1 && layout.width % threads === 0 && threads % blockSize === 0;
   return layout.parts.map((part, number) =>
-    embedPart(indices, output, weight, layout, part, number, context),
+    embedPart(indices, output, weight, layout, part, number, context, fits ? wanted : undefined),
   );
 }
 
@@ -122,13 +130,21 @@ function embedPart(
   part: RowPart,
   number: number,
   context: LowerContext,
+  wanted: SideRequest | undefined,
 ): Dispatch {
   const { packing, width: dim, rowWords, scales, rows } = layout;
   const product: Product = { weight, form: 'rows0', layout, begin: 0, end: rows };
   const size = sizeOf(output.shape);
   const w = context.writer('embed', threads);
   const { k } = w;
-  const index = w.threadIndex(size);
+  const first = wanted && k.let('first', w.workgroupIndex(size / k.threads).mul(k.threads));
+  const index = first ? k.let('index', first.add(k.localIndex)) : w.threadIndex(size);
+  const held = wanted && k.shared('held', 'f32', k.threads);
+  const store = (value: Expr): void => {
+    const result = k.let('result', value);
+    k.store(y, index, result);
+    if (held) k.store(held, k.localIndex, result);
+  };
   const ids = bindOperand(w, 'ids', indices);
   const words = w.bind('words', wordsOf(product, number), 'u32');
   const scaleArray = scales ? w.bind('scales', scalesOf(product, number), 'f32') : undefined;
@@ -145,12 +161,17 @@ function embedPart(
       const word = words.at(row.mul(rowWords).add(column.div(perWord)));
       const value = unpackOne(packing, word, column.rem(perWord));
       const scale = scaleArray?.at(row.mul(scales!.groups).add(column.div(scales!.size)));
-      k.store(y, index, scale ? value.mul(scale) : value);
+      store(scale ? value.mul(scale) : value);
     },
     () => {
       if (number > 0) return;
-      k.if(id.lt(0).or(id.ge(rows)), () => k.store(y, index, literal('f32', Number.NaN)));
+      k.if(id.lt(0).or(id.ge(rows)), () => store(literal('f32', Number.NaN)));
     },
   );
+  if (wanted && held && first) {
+    const side = newSide(wanted, context);
+    beginSide(w, wanted, side, held, 1, k.threads, () => first)();
+    keepSide(wanted, side, context);
+  }
   return w.forThreads(size, context.step);
 }
