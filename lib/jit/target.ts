@@ -62,10 +62,10 @@ export interface RunReport {
 }
 
 /**
- * How exactly a target computes. `exact`: as float32 does, but for the order of sums; only where all products' Weights
- * are float16 or integers, products of many rows and their attention may round to float16. `fast`: where Weights are
- * integers it may also round what they are multiplied with to signed bytes, 16 or (of many rows) a piece of a row to a
- * scale.
+ * How exactly a target computes. `exact`: as float32 does, but for the order of sums; integer Weights may meet integers
+ * of 24 bits, 16 to a scale, which are as near; only where all products' Weights are float16 or integers, products of many
+ * rows and their attention may round to float16. `fast`: where Weights are integers it may also round what they are
+ * multiplied with to signed bytes, 16 or (of many rows) a piece of a row to a scale.
  */
 export type Mode = 'exact' | 'fast';
 export const modes: readonly Mode[] = ['exact', 'fast'];

@@ -33,7 +33,7 @@ export interface ContextOptions {
   readonly bindingBytes: number;
   /** How matrix-vector kernels were found to be cut best on this adapter, by problemKey. */
   readonly shapes?: ReadonlyMap<string, MatvecShape> | undefined;
-  /** `fast`: products of integer Weights may round what they multiply to signed bytes. Default exact. */
+  /** `fast`: products of integer Weights may round what they multiply to one signed byte, not three. Default exact. */
   readonly mode?: Mode | undefined;
   /** `plain`: only the generic kernels, which compile fast; for emulated GPUs and for comparison. Default all. */
   readonly kernels?: KernelChoice | undefined;
