@@ -1,6 +1,7 @@
 // Ways to run one model, by name: 'eager-uncached-f32', 'wasm-cached-int8'. In: names and a model's folder. Out: loaded
 // models, compiled where the name says so, and configurations that benchmark measures. Source: own.
 
+import type { BackendName } from '../backend.js';
 import { compiledConfiguration, eagerConfiguration } from '../benchmark/eager.js';
 import type { Configuration } from '../benchmark.js';
 import { type PlannedConfiguration, parseConfiguration } from '../cli/benchmarkPlan.js';
@@ -17,6 +18,15 @@ export function onTarget(names: readonly string[], target: TargetName): string[]
   return names.map((name) =>
     parseConfiguration(name).target === 'eager' ? name : name.replace(/^\w+/, target),
   );
+}
+
+/**
+ * What `check` takes as `soft` for a claim that the cache saves time op by op.
+ * @returns true where time goes with the work; of a GPU, why it need not
+ */
+export function ifCachePays(backend: BackendName): string | true {
+  if (backend !== 'webgpu') return true;
+  return 'op by op a GPU spends its time on launching operations: few tokens take as long as one';
 }
 
 /** A way to run a model, ready to generate. */

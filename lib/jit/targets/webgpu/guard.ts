@@ -1,13 +1,14 @@
 // lib/jit/targets/webgpu/guard.ts: before an adapter's first result is believed: the kinds of kernels that a plan uses, on
 // small inputs, against the reference interpreter. Done once an adapter and driver, remembered in the cache folder.
 
-import type { ElementValues } from '../../graph.js';
+import type { ElementType, ElementValues } from '../../graph.js';
 import { groupKernels } from '../../passes/groupKernels.js';
 import { planMemory } from '../../plan.js';
 import type { Plan } from '../../steps.js';
-import type { BoundWeight, Executable, Mode, Target } from '../../target.js';
+import type { BoundWeight, Executable, Mode, Target, TargetBuffer } from '../../target.js';
 import { interpret } from '../reference/interpret.js';
 import { planTakesHalves } from './context.js';
+import { guardBlocks } from './guardBlocks.js';
 import { type GuardCase, guardCases } from './guardCases.js';
 import { readStored, writeStored } from './store.js';
 
@@ -25,7 +26,8 @@ export interface GuardOptions {
 
 /** What a guard needs of its target. */
 export interface GuardTarget
-  extends Pick<Target, 'bind' | 'unbind' | 'allocate' | 'release' | 'write' | 'read' | 'planOptions'> {
+  extends Pick<Target, 'bind' | 'unbind' | 'allocate' | 'release' | 'write' | 'planOptions'> {
+  read(buffer: TargetBuffer, dtype: ElementType): ElementValues | Promise<ElementValues>;
   /** Compiles without guarding again. @param takesHalves what the whole plan says, of which this is a part */
   compile(plan: Plan, mode: Mode, takesHalves: boolean): Promise<Executable>;
   /**
@@ -53,13 +55,14 @@ export class Guard {
     const passed = await this.#passed;
     const takesHalves = planTakesHalves(plan, options.mode);
     let isNew = false;
-    for (const each of guardCases(plan)) {
+    for (const each of [...guardCases(plan), ...guardBlocks(plan)]) {
       const grouped = groupKernels(each.graph);
       const small = planMemory(grouped.graph, [], grouped.groups, this.target.planOptions);
       const { text, matrices } = this.target.kernelsOf(small, options.mode, takesHalves);
       const key = `${each.kind} ${options.mode} ${hashOf(text)}`;
       if (passed.has(key)) continue;
-      const tolerance = matrices && options.mode === 'exact' ? halvesTolerance : tolerances[options.mode];
+      const once = matrices && options.mode === 'exact' ? halvesTolerance : tolerances[options.mode];
+      const tolerance = once * (each.stages ?? 1);
       await this.#run(each, small, { ...options, takesHalves, tolerance });
       passed.add(key);
       isNew = true;
@@ -98,7 +101,7 @@ export class Guard {
       const given = graph.inputs.map(({ dtype, shape }, i) => ({ dtype, shape, values: inputs[i]! }));
       const expected = interpret(graph, given, graph.weights.map(({ weight }) => weight!)); // biome-ignore format: short
       for (const [i, { values, dtype }] of expected.entries())
-        compare(target.read(outputs[i]!, dtype), values, kind, adapter, tolerance);
+        compare(await target.read(outputs[i]!, dtype), values, kind, adapter, tolerance);
     } finally {
       for (const weight of bound) target.unbind(weight);
       for (const buffer of [...buffers, ...outputs]) target.release(buffer);

@@ -20,6 +20,8 @@ import type { KernelStep, Plan, Step } from '../../steps.js';
 export interface GuardCase {
   /** What was run before need not be run again. */
   readonly kind: string;
+  /** Products one behind another, whose errors come together; default 1. */
+  readonly stages?: number;
   readonly graph: Graph;
   readonly inputs: readonly ElementValues[];
 }
@@ -37,11 +39,11 @@ export function guardCases(plan: Plan): GuardCase[] {
 }
 
 /** Numbers in -2..2 that look random and are the same each time. */
-function numbers(count: number, seed: number): Float32Array {
+export function numbers(count: number, seed: number): Float32Array {
   return Float32Array.from({ length: count }, (_, i) => 2 * Math.sin((i + 1) * 12.9898 * (seed + 1)));
 }
 
-function integers(count: number, below: number): Int32Array {
+export function integers(count: number, below: number): Int32Array {
   return Int32Array.from({ length: count }, (_, i) => (i * 7 + 3) % below);
 }
 
@@ -75,7 +77,7 @@ function graphOf(
 }
 
 /** A Weight of a format, with another shape. */
-function weightLike(format: WeightFormat, shape: readonly [number, number]): Weight {
+export function weightLike(format: WeightFormat, shape: readonly [number, number]): Weight {
   const size = sizeOf(shape);
   if (format.kind === 'float') {
     const { dtype } = format;
@@ -107,7 +109,7 @@ function weightLike(format: WeightFormat, shape: readonly [number, number]): Wei
   return { kind: 'int4', shape, scales, granularity, bytes };
 }
 
-function formatText(format: WeightFormat): string {
+export function formatText(format: WeightFormat): string {
   if (format.kind === 'float') return format.dtype;
   const { granularity } = format;
   const size = granularity.per === 'group' ? ` ${granularity.size}` : '';

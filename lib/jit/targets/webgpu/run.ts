@@ -142,7 +142,7 @@ class WebgpuTarget implements Target {
       allocate: (bytes) => this.allocate(bytes),
       release: (buffer) => this.release(buffer),
       write: (buffer, values) => this.write(buffer, values),
-      read: (buffer, dtype) => this.read(buffer, dtype),
+      read: (buffer, dtype) => this.readLater(buffer, dtype),
     });
   }
 
