@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { allocate, cachedAttention, openStep } from '../../../lib/cache.js';
 import type { ElementValues } from '../../../lib/jit/graph.js';
 import { optimize } from '../../../lib/jit/optimize.js';
 import { planMemory } from '../../../lib/jit/plan.js';
@@ -12,10 +13,11 @@ import type { Plan } from '../../../lib/jit/steps.js';
 import type { Target, TargetBuffer } from '../../../lib/jit/target.js';
 import { createReferenceTarget } from '../../../lib/jit/targets/reference/run.js';
 import { Guard } from '../../../lib/jit/targets/webgpu/guard.js';
+import { guardBlocks } from '../../../lib/jit/targets/webgpu/guardBlocks.js';
 import { guardCases } from '../../../lib/jit/targets/webgpu/guardCases.js';
 import { createWebgpuTarget } from '../../../lib/jit/targets/webgpu/run.js';
 import { traceFunction } from '../../../lib/jit/trace.js';
-import { linear } from '../../../lib/ops.js';
+import { linear, rotary } from '../../../lib/ops.js';
 import { hasWebgpu, webgpuReason } from '../../webgpu.js';
 import { numbers } from '../agree.js';
 import { checkOnTarget } from '../onTarget.js';
@@ -43,6 +45,34 @@ test('a plan is compared on its operations, each kind once', () => {
     'Linear int8 channel axis 1   1',
     'Softmax false',
   ]);
+});
+
+test('attention over a cache is compared with the products around it, as a token and as a prompt', () => {
+  const planOfAttention = (query: number): Plan => {
+    const spec = { layers: 1, kvHeads: 1, headDim: 32, capacity: 64, window: null };
+    const attend = (x: tf.Tensor3D) => {
+      const cache = allocate(spec, 2, 'fixed');
+      const step = openStep(cache, tf.tensor1d([0, 0], 'int32'), tf.tensor1d([query, query], 'int32'), query);
+      const heads = tf.transpose(
+        tf.reshape(linear(x, kernel), [2, query, 1, 32]),
+        [0, 2, 1, 3],
+      ) as tf.Tensor4D;
+      const turned = rotary(
+        heads,
+        step.asked,
+        Array.from({ length: 16 }, (_, i) => 0.5 ** i),
+      );
+      return cachedAttention(step, 0, turned, turned, heads, 0.4);
+    };
+    const traced = traceFunction(attend as (...args: never[]) => unknown, [numbers([2, query, 64])]);
+    return planMemory(optimize(traced.graph));
+  };
+  const kinds = [1, 9].flatMap((query) => guardBlocks(planOfAttention(query)).map(({ kind }) => kind));
+  expect(kinds).toEqual([
+    'block int8 channel axis 1   halves  2x1',
+    'block int8 channel axis 1   halves  1x17',
+  ]);
+  expect(guardBlocks(planOf())).toEqual([]);
 });
 
 test('a kernel that is off by a thousandth stops, with its name, the adapter and the error', async () => {
