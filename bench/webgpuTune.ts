@@ -48,10 +48,8 @@ function problemsOf({ model: name, scheme, mode, batch = 1 }: Case): ReadonlyMap
   const loop = decodeLoop(model.forwardFunction);
   const column = (value: number) => tf.tensor1d(new Array<number>(batch).fill(value), 'int32');
   const cache = allocate(cacheSpecOf(model.config, 256), batch, 'fixed');
-  const carry = {
-    ...{ token: column(1), position: column(5), left: column(9), cache },
-    ended: tf.cast(column(0), 'bool') as tf.Tensor1D,
-  };
+  const ended = tf.cast(column(0), 'bool') as tf.Tensor1D;
+  const carry = { token: column(1), position: column(5), left: column(9), ended, cache };
   const traced = traceFunction(
     (params, begun, key, eosIds) =>
       loop(params as never, begun as never, key as never, eosIds as never, { ...GREEDY, seed: 0 }, 16),
