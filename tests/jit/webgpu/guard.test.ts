@@ -68,10 +68,7 @@ test('attention over a cache is compared with the products around it, as a token
     return planMemory(optimize(traced.graph));
   };
   const kinds = [1, 9].flatMap((query) => guardBlocks(planOfAttention(query)).map(({ kind }) => kind));
-  expect(kinds).toEqual([
-    'block int8 channel axis 1   halves  2x1',
-    'block int8 channel axis 1   halves  1x17',
-  ]);
+  expect(kinds).toEqual(['block int8 channel axis 1 halves 2x1', 'block int8 channel axis 1 halves 1x17']);
   expect(guardBlocks(planOf())).toEqual([]);
 });
 

@@ -3,24 +3,28 @@
 // rotary positions and the write to a cache after it, heads that change places beside one another, a product that reads
 // what attention left.
 
-import { sizeOf, type Weight } from '../../../tensor.js';
+import { sizeOf } from '../../../tensor.js';
 import type { ElementValues, Graph, Node, StructuredNode, Value, WeightFormat } from '../../graph.js';
 import { formatOf, newValue, plainEpilogue } from '../../graph.js';
 import { plainView } from '../../passes/views.js';
 import type { Plan } from '../../steps.js';
 import type { GuardCase } from './guardCases.js';
-import { formatText, integers, numbers, weightLike } from './guardCases.js';
+import { formatText, numbers, weightLike } from './guardCases.js';
 
 const headDim = 32;
 const capacity = 24;
-/** Rows of a prompt: more than a matrix-vector kernel takes. */
+/** Positions that the cache has already. */
+const before = 3;
+/** Of a prompt: more than a matrix-vector kernel takes. */
 const manyQueries = 17;
+
+type NormAttributes = StructuredNode<'Norm'>['attrs'];
 
 /** What of a plan's attention makes a kind. */
 interface BlockKind {
   readonly batch: number;
   readonly query: number;
-  readonly norm: StructuredNode<'Norm'>['attrs'] | null;
+  readonly norm: NormAttributes | null;
   readonly rotary: StructuredNode<'Rotary'>['attrs'] | null;
   readonly format: WeightFormat;
   readonly transposed: boolean;
@@ -60,15 +64,16 @@ function kindOf(
     node = node.inputs[0] && producer(node.inputs[0]);
   }
   if (node?.op !== 'Linear') return undefined;
-  const before = producer(node.inputs[0]!);
+  const normal = producer(node.inputs[0]!);
   const [{ weight, transposed }] = node.attrs.products as [(typeof node.attrs.products)[0]];
   return {
     ...{ batch: query === 1 ? Math.min(8, batch) : 1, query: query === 1 ? 1 : manyQueries, transposed },
-    ...{ rotary, norm: before?.op === 'Norm' ? before.attrs : null },
+    ...{ rotary, norm: normal?.op === 'Norm' ? normal.attrs : null },
     ...{ format: plan.weights[weight]!.format, window: attention.attrs.window !== null },
   };
 }
 
+/** A graph as it is written. */
 class BlockGraph {
   readonly inputs: Value[] = [];
   readonly values: ElementValues[] = [];
@@ -81,8 +86,12 @@ class BlockGraph {
     return value;
   }
 
+  floats(shape: readonly number[], seed: number): Value {
+    return this.input(shape, numbers(sizeOf(shape), seed));
+  }
+
   /** The parts belong together by construction, which the union of all Nodes cannot say. */
-  add(
+  nodeOf(
     op: Node['op'],
     attrs: object,
     inputs: readonly Value[],
@@ -93,84 +102,81 @@ class BlockGraph {
     return outputs;
   }
 
-  one(op: Node['op'], attrs: object, inputs: readonly Value[], shape: readonly number[]): Value {
-    return this.add(op, attrs, inputs, [shape])[0]!;
+  add(op: Node['op'], attrs: object, inputs: readonly Value[], shape: readonly number[]): Value {
+    return this.nodeOf(op, attrs, inputs, [shape])[0]!;
+  }
+
+  /** A change of layout: a name for the same memory, or a read through a view. */
+  move(value: Value, shape: readonly number[], strides: readonly number[] | null): Value {
+    if (!strides) return this.add('Reshape', {}, [value], shape);
+    const attrs = { views: [{ offset: 0, strides }], program: plainEpilogue(0).program };
+    return this.add('Elementwise', attrs, [value], shape);
   }
 }
 
+/** y = x + o(attention of q, k, v of norm(x)), with a cache that has three positions before. */
 function blockOf(kind: BlockKind): GuardCase {
   const { batch, query, norm, rotary, format, transposed, window } = kind;
   const group = format.kind !== 'float' && format.granularity.per === 'group' ? format.granularity.size : 64;
   const dim = Math.max(128, 2 * group);
-  const heads = dim / headDim;
-  const kvHeads = heads / 2;
+  const shape = [batch, query, dim];
   const g = new BlockGraph();
-  const x = g.input([batch, query, dim], numbers(batch * query * dim, 1));
-  const sides = norm ? [norm.scaled, norm.biased].filter(Boolean).map((_, i) => g.input([dim], numbers(dim, i + 2))) : []; // biome-ignore format: short
-  const positions = integers(batch * query, 1).map((_, i) => 3 + (i % query));
-  const turns = rotary ? g.input([batch, query], positions) : null;
-  const [keys, values] = [4, 5].map((seed) => g.input([batch, kvHeads, capacity, headDim], numbers(batch * kvHeads * capacity * headDim, seed))) as [Value, Value]; // biome-ignore format: short
-  const start = g.input([batch], new Int32Array(batch).fill(3));
+  const x = g.floats(shape, 1);
+  const normed = norm ? g.add('Norm', norm, [x, ...normSides(g, norm, dim)], shape) : x;
+  const start = g.input([batch], new Int32Array(batch).fill(before));
   const count = g.input([batch], new Int32Array(batch).fill(query));
-  const weights = [[dim, 2 * dim] as const, [dim, dim] as const].map(([from, to]) =>
-    weightLike(format, transposed ? [to, from] : [from, to]),
-  );
-
-  const normed = norm ? g.one('Norm', norm, [x, ...sides], [batch, query, dim]) : x;
-  const widths = [dim, dim / 2, dim / 2];
-  let begin = 0;
-  const products = widths.map((width) => {
-    begin += width;
-    return { weight: 0, transposed, columns: { begin: begin - width, end: begin } };
+  const [q, ...updates] = headsOf(g, kind, normed, dim) as [Value, Value, Value];
+  const written = updates.map((update, i) => {
+    const cache = g.floats([batch, update.shape[1]!, capacity, headDim], i + 4);
+    return g.add('CacheAppend', {}, [cache, update, start, count], cache.shape);
   });
-  const epilogues = widths.map((_, i) => plainEpilogue(i));
-  const made = g.add('Linear', { products, epilogues }, [normed], widths.map((width) => [batch, query, width])); // biome-ignore format: short
-  const inHeads = made.map((value, i) => {
-    const own = i === 0 ? heads : kvHeads;
-    const shape = [batch, own, query, headDim];
-    if (query === 1) return g.one('Reshape', {}, [value], shape);
-    const view = { offset: 0, strides: [query * own * headDim, headDim, own * headDim, 1] };
-    return g.one('Elementwise', { views: [view], program: [{ op: 'Input', index: 0, dtype: 'f32' }] }, [value], shape); // biome-ignore format: short
-  });
-  const turned = inHeads.map((value, i) => {
-    if (!rotary || !turns || i === 2) return value;
-    const inverseFrequencies = Array.from({ length: headDim / 2 }, (_, f) => 1e4 ** (-f / 16));
-    return g.one('Rotary', { ...rotary, inverseFrequencies }, [value, turns], value.shape);
-  });
-  const written = [keys, values].map((cache, i) => g.one('CacheAppend', {}, [cache, turned[i + 1]!, start, count], cache.shape)); // biome-ignore format: short
   const attrs = { scale: 0.2, window: window ? 12 : null };
-  const mixed = g.one('CachedAttention', attrs, [turned[0]!, ...written, start, count], turned[0]!.shape);
-  const together = joined(g, mixed, query, [batch, query, dim]);
-  const whole = plainView([batch, query, dim]);
-  const residual = {
-    products: [0],
-    operands: [{ input: 1, view: whole }],
-    program: [
-      { op: 'Input', index: 0, dtype: 'f32' },
-      { op: 'Input', index: 1, dtype: 'f32' },
-      { op: 'Add', args: [0, 1], dtype: 'f32' },
-    ],
-  };
-  const output = { products: [{ weight: 1, transposed, columns: null }], epilogues: [residual] };
-  const y = g.one('Linear', output, [together, x], [batch, query, dim]);
-  const name = `block ${formatText(format)} ${transposed ? 'transposed' : ''} ${norm?.kind ?? ''} ${rotary?.layout ?? ''}`;
+  const mixed = g.add('CachedAttention', attrs, [q, ...written, start, count], q.shape);
+  const heads = dim / headDim;
+  const strides = query === 1 ? null : [query * dim, headDim, query * headDim, 1];
+  const beside = query === 1 ? mixed : g.move(mixed, [batch, query, heads, headDim], strides);
+  const y = g.add('Linear', residual(shape, transposed), [g.move(beside, shape, null), x], shape);
+  const weights = [2 * dim, dim].map((width) => weightLike(format, transposed ? [width, dim] : [dim, width]));
+  const names = [formatText(format), transposed && 'transposed', norm?.kind, rotary?.layout, window && 'window']; // biome-ignore format: short
   return {
-    kind: `${name} ${window ? 'window' : ''} ${batch}x${query}`,
+    kind: `block ${names.filter(Boolean).join(' ')} ${batch}x${query}`,
     stages: 2,
     inputs: g.values,
     graph: {
       ...{ inputs: g.inputs, nodes: g.nodes, outputs: [y, ...written] },
-      weights: weights.map((weight: Weight) => ({ format: formatOf(weight), path: 'guard', weight })),
+      weights: weights.map((weight) => ({ format: formatOf(weight), path: 'guard', weight })),
     },
   };
 }
 
-/** Heads side by side, as the next product reads them. */
-function joined(g: BlockGraph, mixed: Value, query: number, shape: readonly number[]): Value {
-  if (query === 1) return g.one('Reshape', {}, [mixed], shape);
-  const [batch, heads, , width] = mixed.shape as [number, number, number, number];
-  const view = { offset: 0, strides: [sizeOf(mixed.shape) / batch, width, query * width, 1] };
-  const program = [{ op: 'Input', index: 0, dtype: 'f32' }];
-  const turned = g.one('Elementwise', { views: [view], program }, [mixed], [batch, query, heads, width]);
-  return g.one('Reshape', {}, [turned], shape);
+function normSides(g: BlockGraph, { scaled, biased }: NormAttributes, dim: number): Value[] {
+  return [scaled, biased].filter(Boolean).map((_, i) => g.floats([dim], i + 2));
+}
+
+/** Queries, and keys and values of half as many heads: [batch, heads, query, headDim], turned where the plan turns them. */
+function headsOf(g: BlockGraph, kind: BlockKind, x: Value, dim: number): Value[] {
+  const { batch, query, rotary, transposed } = kind;
+  const ends = [0, dim, 1.5 * dim, 2 * dim];
+  const widths = ends.slice(1).map((end, i) => end - ends[i]!);
+  const products = widths.map((_, i) => ({ weight: 0, transposed, columns: { begin: ends[i]!, end: ends[i + 1]! } })); // biome-ignore format: short
+  const attrs = { products, epilogues: widths.map((_, i) => plainEpilogue(i)) };
+  const shapes = widths.map((width) => [batch, query, width]);
+  const positions = Int32Array.from({ length: batch * query }, (_, i) => before + (i % query));
+  const turns = rotary && g.input([batch, query], positions);
+  return g.nodeOf('Linear', attrs, [x], shapes).map((value, i) => {
+    const width = widths[i]!;
+    const strides = query === 1 ? null : [query * width, headDim, width, 1];
+    const heads = g.move(value, [batch, width / headDim, query, headDim], strides);
+    if (!turns || i === 2) return heads;
+    const inverseFrequencies = Array.from({ length: headDim / 2 }, (_, f) => 1e4 ** (-f / 16));
+    return g.add('Rotary', { ...rotary, inverseFrequencies }, [heads, turns], heads.shape);
+  });
+}
+
+/** A product with the second Weight, and what it is added to. */
+function residual(shape: readonly number[], transposed: boolean): object {
+  const read = [0, 1].map((index) => ({ op: 'Input', index, dtype: 'f32' }));
+  const program = [...read, { op: 'Add', args: [0, 1], dtype: 'f32' }];
+  const epilogue = { products: [0], operands: [{ input: 1, view: plainView(shape) }], program };
+  return { products: [{ weight: 1, transposed, columns: null }], epilogues: [epilogue] };
 }

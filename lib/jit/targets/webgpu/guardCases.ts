@@ -43,7 +43,7 @@ export function numbers(count: number, seed: number): Float32Array {
   return Float32Array.from({ length: count }, (_, i) => 2 * Math.sin((i + 1) * 12.9898 * (seed + 1)));
 }
 
-export function integers(count: number, below: number): Int32Array {
+function integers(count: number, below: number): Int32Array {
   return Int32Array.from({ length: count }, (_, i) => (i * 7 + 3) % below);
 }
 

@@ -115,7 +115,7 @@ export function takeSide(consumer: KernelStep, context: LowerContext): Side<Last
 }
 
 /**
- * Binds what a side needs and reads what its values are multiplied by, which others may then wait for meanwhile.
+ * Binds what a side needs, and reads what its values are multiplied by while they are not there yet.
  * @param own values [rows, columns] of the workgroup in shared memory, columns a multiple of 16
  * @param place element of the whole value that a row's first one is
  * @returns what writes the bytes and blocks of `own` once it is stored; every thread has to arrive
