@@ -11,8 +11,7 @@ import { elementBytes } from '../../../steps.js';
 import type { LowerContext, Operand } from '../context.js';
 import type { Dispatch } from '../dispatch.js';
 import { useKey } from '../dispatch.js';
-import { blockSize } from '../kernels/activations.js';
-import { beginSide, keepSide, newSide, type SideRequest } from '../kernels/sides.js';
+import { holdElements, type SideRequest } from '../kernels/sides.js';
 import type { MatrixLayout, RowPart } from '../layout.js';
 import { bindOperand, coordinates, loadOperand, viewElements } from './indexing.js';
 import { applyEpilogue, type Product, scalesOf, wordsOf } from './linear.js';
@@ -115,10 +114,9 @@ export function embed(
   const size = sizeOf(output.shape);
   if (size === 0) return [];
   const layout = context.layout(weight, 'rows0');
-  // Bytes are made by neighbours together: a workgroup has a part of one row.
-  const fits = layout.parts.length === 1 && layout.width % threads === 0 && threads % blockSize === 0;
+  const own = layout.parts.length === 1 ? wanted : undefined;
   return layout.parts.map((part, number) =>
-    embedPart(indices, output, weight, layout, part, number, context, fits ? wanted : undefined),
+    embedPart(indices, output, weight, layout, part, number, context, own),
   );
 }
 
@@ -137,13 +135,12 @@ function embedPart(
   const size = sizeOf(output.shape);
   const w = context.writer('embed', threads);
   const { k } = w;
-  const first = wanted && k.let('first', w.workgroupIndex(size / k.threads).mul(k.threads));
-  const index = first ? k.let('index', first.add(k.localIndex)) : w.threadIndex(size);
-  const held = wanted && k.shared('held', 'f32', k.threads);
+  const held = wanted && holdElements(w, 'held', wanted, context);
+  const index = held?.index ?? w.threadIndex(size);
   const store = (value: Expr): void => {
     const result = k.let('result', value);
     k.store(y, index, result);
-    if (held) k.store(held, k.localIndex, result);
+    held?.hold(result);
   };
   const ids = bindOperand(w, 'ids', indices);
   const words = w.bind('words', wordsOf(product, number), 'u32');
@@ -168,10 +165,6 @@ function embedPart(
       k.if(id.lt(0).or(id.ge(rows)), () => store(literal('f32', Number.NaN)));
     },
   );
-  if (wanted && held && first) {
-    const side = newSide(wanted, context);
-    beginSide(w, wanted, side, held, 1, k.threads, () => first)();
-    keepSide(wanted, side, context);
-  }
+  held?.leave();
   return w.forThreads(size, context.step);
 }

@@ -97,7 +97,7 @@ export function writeAttend(
   const early = vectorsUnderWay(features, spec) <= 20 ? beginValues() : undefined;
   const largest = writeScores(k, features, spec, keys, queries, scores, length, place);
   const mix = early ?? beginValues();
-  const { most, weigh } = attendWeights(k, features, spec, scores, length, largest);
+  const { most, weigh } = attendWeights({ k, features, spec, scores, length, largest });
   mix(weigh, (head, vector, value, total) => {
     const ofHead = most.reduce((found, one, i) => head.eq(i).select(one, found));
     finish({ ...{ row: firstRow.add(head), head, chunk: part, vector, value }, largest: ofHead, total });

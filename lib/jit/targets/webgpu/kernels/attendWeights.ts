@@ -24,40 +24,39 @@ export function attendExp({ roughExp }: Pick<AttendProblem, 'roughExp'>, x: Expr
   return roughExp ? x.unary('exp') : exp(x);
 }
 
-/** @param largest of the scores that this thread made, by head */
-export function attendWeights(
-  k: KernelBuilder,
-  features: Features,
-  spec: AttendSpec,
-  scores: ArrayRef,
-  length: Expr,
-  largest: readonly Expr[],
-): AttendWeights {
-  const vectors = spec.headDim / 4;
-  const isApart = hasKnownSubgroups(features) && features.minSubgroupSize % vectors === 0;
+/** Scores of a chunk, which threads have just stored. */
+interface Scores {
+  readonly k: KernelBuilder;
+  readonly features: Features;
+  readonly spec: AttendSpec;
+  readonly scores: ArrayRef; // elements of spec.together numbers
+  /** Positions that have one. */
+  readonly length: Expr;
+  /** The largest that this thread made, by head. */
+  readonly largest: readonly Expr[];
+}
+
+export function attendWeights(stored: Scores): AttendWeights {
+  const { k, features, spec } = stored;
+  const isApart = hasKnownSubgroups(features) && features.minSubgroupSize % (spec.headDim / 4) === 0;
   k.barrier();
-  return isApart
-    ? weightsBySubgroup(k, features, spec, scores, length)
-    : weightsInMemory(k, features, spec, scores, length, largest);
+  return isApart ? weightsBySubgroup(stored) : weightsInMemory(stored);
+}
+
+/** A position's weights, by head: 0 past the end. */
+function weightsOf({ k, spec }: Scores, score: Expr, isInside: Expr, most: readonly Expr[]): Expr[] {
+  return most.map((one, head) =>
+    k.let('own', isInside.select(attendExp(spec, headOf(score, head).sub(one)), 0)),
+  );
 }
 
 /** All threads make all weights together, in the scores' place. */
-function weightsInMemory(
-  k: KernelBuilder,
-  features: Features,
-  spec: AttendSpec,
-  scores: ArrayRef,
-  length: Expr,
-  largest: readonly Expr[],
-): AttendWeights {
+function weightsInMemory(stored: Scores): AttendWeights {
+  const { k, features, spec, scores, length, largest } = stored;
   const most = reduceWorkgroup(k, features, 'max', ...largest).map((one) => k.let('most', one));
   const visit = (position: Expr): void => {
     const score = k.let('score', scores.at(position));
-    const own = most.map((one, head) => {
-      const weight = attendExp(spec, headOf(score, head).sub(one));
-      return k.let('own', position.lt(length).select(weight, 0));
-    });
-    k.store(scores, position, joinHeads(own));
+    k.store(scores, position, joinHeads(weightsOf(stored, score, position.lt(length), most)));
   };
   k.for('position', k.localIndex, literal('u32', paddedChunk(spec)), visit, k.threads);
   k.barrier();
@@ -65,13 +64,9 @@ function weightsInMemory(
 }
 
 /** Threads with the same positions are of one subgroup: each makes one of their weights and hears of the others. */
-function weightsBySubgroup(
-  k: KernelBuilder,
-  { minSubgroupSize: size }: Features,
-  spec: AttendSpec,
-  scores: ArrayRef,
-  length: Expr,
-): AttendWeights {
+function weightsBySubgroup(stored: Scores): AttendWeights {
+  const { k, features, spec, scores, length } = stored;
+  const size = features.minSubgroupSize;
   const { together, headDim, chunk } = spec;
   const vectors = headDim / 4;
   const inSubgroup = k.builtin('subgroupLane');
@@ -93,10 +88,7 @@ function weightsBySubgroup(
     const own = Array.from({ length: Math.ceil(positions.length / vectors) }, (_, i) => {
       const position = k.let('position', positions[0].add(turn.add(i * vectors).mul(stride)));
       const score = k.let('score', scores.at(position.min(last)));
-      const isInside = k.let('isInside', position.lt(length));
-      return most.map((one, head) =>
-        k.let('own', isInside.select(attendExp(spec, headOf(score, head).sub(one)), 0)),
-      );
+      return weightsOf(stored, score, k.let('isInside', position.lt(length)), most);
     });
     return positions.map((_, u) => {
       const from = first.add(u % vectors);

@@ -10,12 +10,11 @@ import type { KernelStep } from '../../../steps.js';
 import type { LowerContext } from '../context.js';
 import type { BufferUse, Dispatch } from '../dispatch.js';
 import type { DispatchWriter } from '../writer.js';
-import { blockSize } from './activations.js';
 import { readOperands, readsMemory } from './linearParts.js';
 import type { MatrixInputSpec, NormStep } from './matrixInput.js';
 import { keepMatrixInput, OwnEights, rowThreads, storeMatrixRow } from './matrixInput.js';
 import type { SideRequest } from './sides.js';
-import { beginSide, keepSide, newSide, sideBuffers } from './sides.js';
+import { holdElements, sideBuffers } from './sides.js';
 
 /** An output's pieces: f32 [splits, products, rows, width]. */
 export interface OutputPieces {
@@ -43,14 +42,8 @@ export function joinPieces(sums: Pieces, context: LowerContext, wanted?: SideReq
   const writer = context.writer('pieces of the depth', 128);
   const { k } = writer;
   const all = sizes.reduce((sum, size) => sum + size, 0);
-  // Bytes are made by neighbours together: no thread may have left, and a workgroup has whole rows or parts of one.
-  const width = node.outputs[0]!.shape.at(-1)!;
-  const columns = Math.min(width, k.threads);
-  const isWhole = all % k.threads === 0 && k.threads % columns === 0 && width % columns === 0;
-  const request = isWhole && columns % blockSize === 0 && outputs.length === 1 ? wanted : undefined;
-  const own = request && k.shared('own', 'f32', k.threads);
-  const first = own && k.let('first', writer.workgroupIndex(all / k.threads).mul(k.threads));
-  const index = first ? k.let('index', first.add(k.localIndex)) : writer.threadIndex(all);
+  const held = wanted && outputs.length === 1 ? holdElements(writer, 'own', wanted, context) : undefined;
+  const index = held?.index ?? writer.threadIndex(all);
   const bodies = outputs.map(({ output, pieces }, i) => {
     const { shape } = node.outputs[output]!;
     const epilogue = node.attrs.epilogues[output]!;
@@ -73,25 +66,19 @@ export function joinPieces(sums: Pieces, context: LowerContext, wanted?: SideReq
       const read = operands.map((operand): Expr => operand(row, column));
       const result = k.let('result', writeProgram(k, epilogue.program, [...values, ...read]));
       k.store(y, at, result);
-      if (own) k.store(own, k.localIndex, result);
+      held?.hold(result);
     };
   });
   if (bodies.some((body) => !body)) return undefined;
-  if (writer.bound + (request ? sideBuffers : 0) > context.features.maxBuffers)
-    return request && joinPieces(sums, context); // without bytes there may be room
+  if (writer.bound + (held ? sideBuffers : 0) > context.features.maxBuffers)
+    return held && joinPieces(sums, context); // without bytes there may be room
   const write = (i: number, first: number): void => {
     const at = k.let('at', first === 0 ? index : index.sub(literal('u32', first)));
     if (i === bodies.length - 1) bodies[i]!(at);
     else k.if(at.lt(sizes[i]!), () => bodies[i]!(at), () => write(i + 1, first + sizes[i]!)); // biome-ignore format: short
   };
   write(0, 0);
-  if (request && own && first) {
-    const side = newSide(request, context);
-    beginSide(writer, request, side, own, k.threads / columns, columns, (row) =>
-      first.add(row.mul(columns)),
-    )();
-    keepSide(request, side, context);
-  }
+  held?.leave();
   return writer.forThreads(all, context.step);
 }
 

@@ -121,13 +121,12 @@ export function meetBytes(
 ): Met {
   const dot = (a: Expr, b: Expr): Expr => (packedDot ? a.dot4I8(b) : plainDot4I8(a, b));
   const perBlock = perVector(packing) / blockSize; // 1 or 2
-  const xs = Array.from({ length: perBlock }, (_, i) =>
-    Array.from(
-      { length: limbs },
-      (__, limb) =>
-      k.let('x', bytes.at(at.mul(perBlock).add(i).mul(limbs).add(limb))), // biome-ignore format: short
-    ),
-  );
+  const limbAt = (i: number, limb: number): Expr => {
+    const place = at.mul(perBlock).add(i).mul(limbs).add(limb);
+    return k.let('x', bytes.at(place));
+  };
+  const blockAt = (i: number): Expr[] => Array.from({ length: limbs }, (_, limb) => limbAt(i, limb));
+  const xs = Array.from({ length: perBlock }, (_, i) => blockAt(i));
   const block = k.let('block', blocks.at(at));
   /** Products of the words that meet a block of the input, in units of its first bytes. */
   const meet = (own: readonly Expr[], i: number): Expr =>
@@ -135,23 +134,17 @@ export function meetBytes(
       .map((products) => smallFloat(sumFrom(smallFloatZero, products)))
       .reduceRight((less, more) => less.fma(1 / 256, more));
   if (packing === 'int8') {
-    const scale = block.lane(0);
-    return {
-      dot: (words) =>
-        meet(
-          [0, 1, 2, 3].map((i) => words.lane(i)),
-          0,
-        ).mul(scale),
-    };
+    const lanes = [0, 1, 2, 3];
+    const own = (words: Expr): Expr[] => lanes.map((lane) => words.lane(lane));
+    return { dot: (words) => meet(own(words), 0).mul(block.lane(0)) };
   }
   const scales = xs.map((_, i) => k.let('scale', block.lane(2 * i).mul(1 / 16)));
+  const own = (words: Expr, half: number): Expr[] =>
+    [0, 1].flatMap((i) => sixteenfold(words.lane(2 * half + i)));
   return {
     dot: (words) =>
       scales
-        .map((scale, half) => {
-          const own = [0, 1].flatMap((i) => sixteenfold(words.lane(2 * half + i)));
-          return meet(own, half).mul(scale);
-        })
+        .map((scale, half) => meet(own(words, half), half).mul(scale))
         .reduce((sum, part) => sum.add(part)),
   };
 }

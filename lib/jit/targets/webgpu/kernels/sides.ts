@@ -171,6 +171,47 @@ export function beginSide(
   };
 }
 
+/** Numbers of a value that a workgroup makes, an element a thread: parts of a row, or whole ones. */
+export interface HeldElements {
+  /** This thread's element of the value. */
+  readonly index: Expr;
+  /** Holds what the thread made of it. */
+  readonly hold: (result: Expr) => void;
+  /** Leaves the bytes; every thread has to arrive. */
+  readonly leave: () => void;
+}
+
+/**
+ * For a kernel of an element a thread whose result a later product reads as bytes, in place of threadIndex.
+ * @param name of the shared memory
+ * @returns undefined where workgroups would have other parts of rows than whole blocks
+ */
+export function holdElements(
+  writer: DispatchWriter,
+  name: string,
+  request: SideRequest,
+  context: LowerContext,
+): HeldElements | undefined {
+  const { k } = writer;
+  const { elements, width } = request;
+  const columns = Math.min(width, k.threads);
+  const isWhole = elements % k.threads === 0 && k.threads % columns === 0 && width % columns === 0;
+  if (!isWhole || columns % blockSize !== 0) return undefined;
+  const own = k.shared(name, 'f32', k.threads);
+  // No thread may have left: neighbours make bytes together.
+  const first = k.let('first', writer.workgroupIndex(elements / k.threads).mul(k.threads));
+  return {
+    index: k.let('index', first.add(k.localIndex)),
+    hold: (result) => k.store(own, k.localIndex, result),
+    leave: () => {
+      const side = newSide(request, context);
+      const place = (row: Expr): Expr => first.add(row.mul(columns));
+      beginSide(writer, request, side, own, k.threads / columns, columns, place)();
+      keepSide(request, side, context);
+    },
+  };
+}
+
 /** Runs `body` for 0 to count - 1 over the workgroup's threads. */
 function eachThread(k: KernelBuilder, thread: Expr, count: number, body: (index: Expr) => void): void {
   if (count <= k.threads) k.if(thread.lt(count), () => body(thread));
